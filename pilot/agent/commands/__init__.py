@@ -1,0 +1,1 @@
+"""One small module per command; each has ``command``, and is imported only when it is called."""

@@ -1,0 +1,56 @@
+"""`pilot run`: the entrypoint of a pilot's pod."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pilot.agent import configuration
+from pilot.agent.logs import configure
+from pilot.values.events import Redactor
+from pilot.values.settings import Resolved, names
+
+_CODES = """\b
+Exit codes:
+  0   done, stopped in order, or no job; a failed payload is not a failed pilot
+  1   the pilot's own fault, or a final that could not be delivered
+  64  this site, queue or node cannot run jobs
+  78  wrong settings or arguments
+  80  credentials missing, expired or refused"""
+
+
+@click.command("run", epilog=_CODES)
+@click.option("--server", metavar="URL", help="base URL of the PanDA server  [http://127.0.0.1:25080]")
+@click.option("--queue", metavar="NAME", help="PanDA queue  [LOCAL]")
+@click.option("--work", metavar="DIR", help="scratch directory, made if missing  [pilot-work]")
+@click.option("--max-jobs", type=int, metavar="N", help="take at most N jobs  [one, more within the timefloor]")
+@click.option("--idle", type=float, metavar="SECONDS", help="leave after so long without a job  [300]")
+@click.option("--config", metavar="FILE", help="settings file  [/etc/pilot/pilot.yaml, if there is one]")
+@click.option("--show-settings", is_flag=True, help="print all settings, and where each came from, and leave")
+def command(config: str | None, show_settings: bool, **flags: Any) -> int:
+    """Take jobs from a PanDA server and run them.
+
+    Everything can also be set in the settings file or by PILOT_<SETTING> in the environment; flags win.
+    """
+    resolved = configuration.load(flags, config)
+    if show_settings:
+        _show(resolved)
+        return 0
+    redactor = Redactor()
+    configure(resolved.settings, redactor)
+    from pilot.agent.agent import run_pilot  # noqa: PLC0415 - requests and its kin are needed from here on only
+
+    return run_pilot(resolved.settings, configuration.inherited(), redactor)
+
+
+def _show(resolved: Resolved) -> None:
+    """One setting per line: name, value, origin. No setting holds a secret itself, only the path of one."""
+    width = max(len(name) for name in names())
+    for name in names():
+        value = getattr(resolved.settings, name)
+        click.echo(f"{name:<{width}}  {_shown(value):<40}  {resolved.origins[name]}")
+
+
+def _shown(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

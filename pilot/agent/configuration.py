@@ -1,0 +1,53 @@
+"""Reads settings from where they stand. The one module that reads the environment; nothing writes it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pilot.payload.environment import INHERITED
+from pilot.values.errors import UsageError
+from pilot.values.settings import Resolved, environment_names, names, resolve
+
+DEFAULT_FILE = Path("/etc/pilot/pilot.yaml")
+
+
+def load(flags: Mapping[str, Any], config: str | None = None) -> Resolved:
+    """Settings from defaults < file < environment < ``flags``. Raises UsageError."""
+    file = Path(config) if config else DEFAULT_FILE
+    content = _read(file) if config or file.exists() else {}
+    resolved = resolve(content, os.environ, flags)
+    if resolved.settings.node:
+        return resolved
+    return replace(resolved, settings=replace(resolved.settings, node=socket.gethostname()))
+
+
+def inherited() -> dict[str, str]:
+    """The part of the environment that a payload may see."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
+def without_settings() -> dict[str, str]:
+    """The environment less whatever sets a setting: for a pilot whose settings are all given to it."""
+    steering = {variable for name in names() for variable in environment_names(name)}
+    return {name: value for name, value in os.environ.items() if name not in steering}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"settings file {file}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UsageError(f"settings file {file}: not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"settings file {file}: not a mapping of settings")
+    return content

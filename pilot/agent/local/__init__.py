@@ -1,0 +1,1 @@
+"""What people run on their own machine: `try`, `submit` and `status`, over the embedded server's HTTP."""

@@ -1,0 +1,89 @@
+"""The embedded server as its local users see it: submit, upload, status, download."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import requests
+
+from pilot.values.errors import PilotError, UsageError
+
+_LIMITS = (5.0, 60.0)  # connect, idle; seconds
+_OK = 200
+
+
+class LocalServer:
+    """One embedded server over HTTP."""
+
+    def __init__(self, url: str) -> None:
+        """Nothing is sent yet. Raises UsageError for what is no URL."""
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"--server: {url[:100]!r} is no http or https URL")
+        self._url = url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def __enter__(self) -> Self:
+        """Close on leaving the block."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self._session.close()
+
+    def submit(self, definition: dict[str, Any]) -> int:
+        """Submit a job; its id. Raises UsageError with the server's one line if it refuses."""
+        answer = self._json("POST", "/local/jobs", json={"definition": definition})
+        return int(answer["id"])
+
+    def status(self, job_id: int) -> dict[str, Any]:
+        """The job's status object (DESIGN section 3). Raises UsageError if there is no such job."""
+        answer = self._json("GET", f"/local/jobs/{job_id}")
+        if not isinstance(answer, dict):
+            raise PilotError(f"{self._url}: the status of job {job_id} is no object")
+        return answer
+
+    def upload(self, file: Path) -> str:
+        """Store a local file; its URL. Raises UsageError if it cannot be read."""
+        url = f"{self._url}/store/submitted/{uuid.uuid4()}/{quote(file.name)}"
+        try:
+            with file.open("rb") as stream:
+                answer = self._send("PUT", url, data=stream)
+        except OSError as error:
+            raise UsageError(f"{file}: {error.strerror or error}") from None
+        if not answer.ok:
+            raise PilotError(f"upload of {file}: HTTP {answer.status_code}: {answer.text[:200]}")
+        return url
+
+    def download(self, url: str, target: Path) -> None:
+        """Fetch a stored file."""
+        with self._send("GET", url, stream=True) as answer, target.open("wb") as stream:
+            if answer.status_code != _OK:
+                raise PilotError(f"{url}: HTTP {answer.status_code}")
+            for piece in answer.iter_content(1 << 20):
+                stream.write(piece)
+
+    def _json(self, method: str, path: str, **more: Any) -> Any:
+        answer = self._send(method, self._url + path, **more)
+        try:
+            value = answer.json()
+        except ValueError:
+            raise PilotError(f"{self._url}: not an embedded PanDA server? (HTTP {answer.status_code})") from None
+        if answer.status_code != _OK:
+            said = value.get("error") if isinstance(value, dict) else None
+            raise UsageError(str(said or f"{path}: HTTP {answer.status_code}"))
+        return value
+
+    def _send(self, method: str, url: str, **more: Any) -> requests.Response:
+        try:
+            return self._session.request(method, url, timeout=_LIMITS, **more)
+        except requests.ConnectionError:
+            raise PilotError(f"no server at {self._url}: start one with `pilot serve`") from None
+        except requests.RequestException as error:
+            raise PilotError(f"{url}: {error}") from None

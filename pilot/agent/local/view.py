@@ -1,0 +1,107 @@
+"""How a job looks to a person: live while it runs, a table at its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import click
+
+_STEPS = {
+    "job acquired": "acquired",
+    "stage-in": "stage-in",
+    "payload started": "payload",
+    "payload ended": "payload",
+    "stage-out": "stage-out",
+    "reporting": "report",
+    "final delivered": "report",
+}
+"""The pilot's events that tell the story of a job, and the phase they belong to."""
+
+
+class Watcher(Protocol):
+    """Whoever looks at a pilot's events."""
+
+    def event(self, event: dict[str, Any]) -> None:
+        """One event of the pilot's JSON log."""
+
+
+@contextmanager
+def watcher(*, quiet: bool) -> Iterator[Watcher]:
+    """A live view on a terminal, plain lines else, nothing when ``quiet``."""
+    if quiet:
+        yield _Silent()
+    elif sys.stdout.isatty():
+        from pilot.agent.local.live import live_view  # noqa: PLC0415 - rich is slow to import
+
+        with live_view() as live:
+            yield live
+    else:
+        yield _Lines()
+
+
+class _Silent:
+    def event(self, event: dict[str, Any]) -> None:
+        """Say nothing."""
+
+
+class _Lines:
+    """One line per step, with the seconds since the first."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Print a step; let other events pass."""
+        line = story(event)
+        if line:
+            click.echo(f"{time.monotonic() - self._began:7.2f} s  {line}")
+
+
+def story(event: dict[str, Any]) -> str:
+    """One event as a line for people; "" for one that they need not see."""
+    name = str(event.get("event"))
+    phase = _STEPS.get(name)
+    if phase is None:
+        return f"{event['level']}: {name}" if event.get("level") in ("warning", "error") else ""
+    details = {
+        "job acquired": lambda: f"job {event.get('job')}",
+        "payload started": lambda: f"started, pid {event.get('pid')}",
+        "payload ended": lambda: f"ended with {event.get('exit_code')}, {event.get('cpu_s', 0):.2f} s of CPU",
+        "reporting": lambda: f"{event.get('state')}",
+        "final delivered": lambda: f"{event.get('server')}",
+    }
+    detail = details.get(name, lambda: f"{event.get('file')}  {size(event.get('bytes', 0))}  {event.get('checksum')}")()
+    return f"{phase:<10} {detail}"
+
+
+def size(count: float) -> str:
+    """Bytes for people: ``1.2 kB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def describe(status: dict[str, Any]) -> str:
+    """A job's status as text: state, cause, outputs, times."""
+    lines = [f"job {status['id']}  {status['state']}" + _cause(status)]
+    if status["outputs"]:
+        width = max(len(one["name"]) for one in status["outputs"])
+        lines += ["", f"{'output':<{width}}  {'size':>10}  adler32   where"]
+        lines += [
+            f"{one['name']:<{width}}  {size(one['size']):>10}  {one['adler32']}  {one.get('path', one['url'])}"
+            for one in status["outputs"]
+        ]
+    spent = "  ".join(f"{name} {seconds:.2f}" for name, seconds in status["seconds"].items() if seconds is not None)
+    return "\n".join([*lines, "", f"seconds  {spent}"])
+
+
+def _cause(status: dict[str, Any]) -> str:
+    if status["state"] not in ("failed", "cancelled"):
+        return ""
+    return f": {status['pilot_error_diag']} (code {status['pilot_error_code']}, exit code {status['exit_code']})"

@@ -1,0 +1,209 @@
+"""The Flask application: every request is recorded, may meet a fault, and goes to its part."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Flask, Response, g, request
+from werkzeug.routing import BaseConverter
+
+from pilot.embedded import api, files, local, sitedata
+from pilot.embedded.adder import Adder
+from pilot.embedded.database import JobTable
+from pilot.embedded.faults import GARBAGE, Faults, Kind, Rule
+from pilot.embedded.requestlog import RequestLog
+from pilot.embedded.store import Store
+
+_LARGEST_BODY = 64 * 2**20
+_PANDA = ("api", "server")
+_METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the application works with; ``stopping`` ends every pause."""
+
+    table: JobTable
+    log: RequestLog
+    store: Store
+    adder: Adder
+    faults: Faults
+    stopping: threading.Event
+    timefloor_min: int
+
+
+def application(parts: Parts) -> Flask:
+    """The WSGI application over these parts."""
+    app = Flask("pilot.embedded", static_folder=None)
+    app.url_map.merge_slashes = False
+    app.url_map.converters["rest"] = _Rest
+    app.before_request(lambda: _before(parts))
+    app.after_request(lambda response: _after(parts, response))
+    app.register_blueprint(local.blueprint(parts.table, parts.log, parts.faults))
+    app.register_blueprint(files.blueprint(parts.store))
+    app.add_url_rule("/cache/schedconfig/<name>.all.json", "queue", lambda name: _queue(parts, name))
+    app.add_url_rule("/cache/ddmendpoints.json", "storages", lambda: _json(sitedata.storage_data(request.host_url)))
+    server = api.Api(parts.table, parts.adder)
+    for prefix in _PANDA:
+        app.add_url_rule(f"/{prefix}/<rest:rest>", prefix, lambda rest: _panda(server), methods=_METHODS)  # noqa: ARG005
+    return app
+
+
+class _Rest(BaseConverter):
+    """Whatever follows, empty parts included: the part that gets it decides what is wrong with it."""
+
+    regex = ".*"
+    part_isolating = False
+
+
+def _panda(server: api.Api) -> Response:
+    answer = server.answer(_request())
+    return Response(answer.text.encode("utf-8", "replace"), answer.status, content_type="text/plain")
+
+
+def _request() -> api.Request:
+    return api.Request(
+        method=request.method,
+        path=request.path,
+        query=request.query_string.decode("latin-1"),
+        content_type=request.headers.get("Content-Type", ""),
+        content_encoding=request.headers.get("Content-Encoding", ""),
+        accept=request.headers.get("Accept", ""),
+        body=request.get_data(),
+        there=request.environ.get("pilot.there", lambda: True),
+    )
+
+
+def _queue(parts: Parts, name: str) -> Response:
+    if name != sitedata.QUEUE and name not in parts.table.queues():
+        return _json({"error": f"no queue {name}"}, 404)
+    return _json(sitedata.queue_data(name, parts.timefloor_min))
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(json.dumps(value), status, content_type="application/json")
+
+
+def _before(parts: Parts) -> Response | None:
+    """Record the request's arrival, then let a fault happen to it."""
+    g.seq, g.rule, sent = None, None, None
+    if request.headers.get("Transfer-Encoding"):
+        return Response("ERROR : Content-Length is needed\n", 411, content_type="text/plain")
+    if (request.content_length or 0) > _LARGEST_BODY and not _is_file():
+        return Response("ERROR : the body is too large\n", 413, content_type="text/plain")
+    text = "" if _is_file() else _body_text()
+    sent = _read(text)
+    g.seq = parts.log.arrived(request.method, _full_path(), text, _named_jobs(sent))
+    if request.path == "/local/faults":
+        return None
+    state = sent.get("job_status") if isinstance(sent, dict) else None
+    g.rule = parts.faults.strike(request.path, state if isinstance(state, str) else None)
+    return _struck(parts, g.rule) if g.rule else None
+
+
+def _struck(parts: Parts, rule: Rule) -> Response | None:
+    """The fault's own answer, or None if the request is to be worked on."""
+    if rule.do is Kind.DELAY:
+        parts.stopping.wait(rule.seconds)
+        return _dropped() if parts.stopping.is_set() else None
+    if rule.do is Kind.DROP_BEFORE:
+        return _dropped()
+    if rule.do is Kind.STATUS:
+        return Response(rule.body, rule.status, content_type="text/plain")
+    if rule.do is Kind.GARBAGE:
+        return Response(rule.body or GARBAGE, 200, content_type="text/html")
+    return None
+
+
+def _dropped() -> Response:
+    """The connection will be closed instead of this answer."""
+    request.environ["pilot.drop"] = True
+    return Response(status=500)
+
+
+def _after(parts: Parts, response: Response) -> Response:
+    """Record the answer, after what a fault does to it; it is the last thing before the answer leaves."""
+    rule: Rule | None = g.get("rule")
+    if rule and rule.do is Kind.DROP_AFTER:
+        request.environ["pilot.drop"] = True
+    if rule and rule.do is Kind.LATE:
+        _record(parts, response)
+        parts.stopping.wait(rule.seconds)
+    _record(parts, response)
+    if request.endpoint in _PANDA and response.content_type == "text/plain":
+        _chunk(response)
+    return response
+
+
+def _chunk(response: Response) -> None:
+    """Take the Content-Length off, so that the answer travels in chunks as those of the live server do."""
+    response.response = iter([response.get_data()])
+    response.headers.pop("Content-Length", None)
+
+
+def _record(parts: Parts, response: Response) -> None:
+    if g.get("seq") is None:
+        return
+    dropped = request.environ.get("pilot.drop")
+    text = _answer_text(response)
+    rule: Rule | None = g.rule
+    jobs = _given_jobs(text) if request.path.endswith(("/acquire_jobs", "/local/jobs")) else []
+    parts.log.answered(g.seq, None if dropped else response.status_code, text, jobs, rule.do if rule else None)
+
+
+def _answer_text(response: Response) -> str:
+    """The answer as text: not that of a file, and not the list of requests, which would hold itself."""
+    if _is_file() or request.path == "/local/requests":
+        return ""
+    return response.get_data(as_text=True)
+
+
+def _is_file() -> bool:
+    return request.path.startswith("/store/")
+
+
+def _full_path() -> str:
+    query = request.query_string.decode("latin-1")
+    return f"{request.path}?{query}" if query else request.path
+
+
+def _body_text() -> str:
+    """The body as text, without its compression if it can be taken off."""
+    try:
+        return api.plain_body(_request()).decode("utf-8", "replace")
+    except (OSError, EOFError, zlib.error):
+        return request.get_data().decode("utf-8", "replace")
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _named_jobs(sent: Any) -> Iterator[int]:
+    """The jobs that a request names in its path, its query or its body."""
+    yield from map(int, re.findall(r"^/(?:local/jobs|store/local)/(\d{1,18})(?:/|$)", request.path))
+    yield from (int(one) for one in request.args.getlist("job_ids") if re.fullmatch(r"\d{1,18}", one))
+    if isinstance(sent, dict):
+        told = sent.get("job_ids")
+        several = told if isinstance(told, list) else [sent.get("job_id")]
+        yield from (one for one in several if isinstance(one, int) and not isinstance(one, bool))
+
+
+def _given_jobs(text: str) -> list[int]:
+    """The jobs that an answer gives out."""
+    answer = _read(text)
+    if not isinstance(answer, dict):
+        return []
+    if isinstance(answer.get("id"), int):
+        return [answer["id"]]
+    data = answer.get("data")
+    return [one["PandaID"] for one in data.get("jobs", [])] if isinstance(data, dict) else []

@@ -1,0 +1,302 @@
+"""The border where PanDA's JSON becomes a `Job`, or is refused as a `BadJob` that names the field.
+
+Comma lists, "NULL" strings and "True" flags end here (panda-protocol.md 4.5, trap 16-22). What the pilot
+adds to a definition of its embedded server stands in top-level keys of its own: ``command``,
+``environment``, ``inputUrls``, ``sandbox`` and ``gpus``; a PanDA task can bring the same through the
+MULTI_STEP_EXEC block of its parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pilot.values.errors import BadJob
+from pilot.values.job import InputFile, Job, OutputFile
+from pilot.values.names import Checksum, Dataset, Endpoint, EnvName, Guid, Lfn, Scope, Url, env_value, quoted
+
+MOST_BYTES = 4 << 20
+MOST_ELEMENTS = 100_000
+MOST_DEPTH = 32
+_NULLS = (None, "", "NULL", "None")
+
+T = TypeVar("T")
+
+
+def parse_json(text: bytes) -> Any:
+    """Decode JSON that somebody else wrote: strict, and bounded in size, elements and depth.
+
+    Raises json.JSONDecodeError (or UnicodeDecodeError) for what is no JSON, and BadJob, with the identity
+    that a search in the raw text finds, for JSON that is too large, too deep, or holds what no JSON may.
+    """
+    if len(text) > MOST_BYTES:
+        raise _rescued(text, f"larger than {MOST_BYTES} bytes")
+    try:
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:
+        raise _rescued(text, f"nested deeper than {MOST_DEPTH} levels") from None
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise _rescued(text, str(error)[:200]) from None
+    _bound(text, value)
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"holds {name}, which is no JSON")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(key for key in names if names.count(key) > 1)
+        raise ValueError(f"key {quoted(twice)} stands twice")
+    return result
+
+
+def _bound(text: bytes, value: Any) -> None:
+    """Count elements level by level: a recursion would fall into the trap that it looks for."""
+    level, depth, count = [value], 0, 0
+    while level:
+        count += len(level)
+        depth += 1
+        if count > MOST_ELEMENTS:
+            raise _rescued(text, f"more than {MOST_ELEMENTS} elements")
+        if depth > MOST_DEPTH:
+            raise _rescued(text, f"nested deeper than {MOST_DEPTH} levels")
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+
+
+def _rescued(text: bytes, reason: str) -> BadJob:
+    """A BadJob with the identity that stands in the raw text: enough to tell the server."""
+    job_id = re.search(rb'"PandaID"\s*:\s*(\d{1,18})\b', text)
+    attempt = re.search(rb'"attemptNr"\s*:\s*(\d{1,9})\b', text)
+    return BadJob("definition", reason, int(job_id[1]) if job_id else None, int(attempt[1]) if attempt else None)
+
+
+def decode_job(raw: Any) -> Job:
+    """Check a definition and make a Job of it. Raises BadJob with field, reason and identity."""
+    if not isinstance(raw, dict):
+        raise BadJob("definition", "not an object")
+    fields = _Fields(raw)
+    try:
+        return _job(fields)
+    except BadJob as error:
+        raise BadJob(error.field, error.reason, *fields.identity()) from None
+
+
+def _job(fields: _Fields) -> Job:
+    job_id = fields.number("PandaID", required=True)
+    attempt = fields.number("attemptNr") or 0
+    inputs, (outputs, log) = _inputs(fields), _outputs(fields)
+    _no_clash(inputs, outputs, log)
+    command, transformation = _command(fields)
+    return Job(
+        id=job_id or 0,
+        attempt=attempt,
+        command=command,
+        transformation=transformation,
+        task_id=fields.number("taskID"),
+        label=fields.text("prodSourceLabel"),
+        inputs=inputs,
+        outputs=outputs,
+        log=log,
+        environment=_environment(fields),
+        cores=fields.number("coreCount") or 1,
+        gpus=fields.number("gpus") or 0,
+        memory_mib=fields.number("minRamCount") or None,
+        disk_mib=fields.number("maxDiskCount") or None,
+        walltime_s=fields.number("maxWalltime") or None,
+    )
+
+
+class _Fields:
+    """A definition's fields, each read in its type or refused by its name."""
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self._raw = raw
+
+    def identity(self) -> tuple[int | None, int | None]:
+        """PandaID and attempt as far as they can be read."""
+        found = (self._raw.get("PandaID"), self._raw.get("attemptNr"))
+        job_id, attempt = (one if isinstance(one, int) and not isinstance(one, bool) else None for one in found)
+        return job_id, attempt
+
+    def number(self, name: str, *, required: bool = False) -> int | None:
+        """A whole number that is not negative; "NULL" and its like are None."""
+        value = self._raw.get(name)
+        if value in _NULLS:
+            if required:
+                raise BadJob(name, "missing")
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise BadJob(name, f"{quoted(str(value))} is not a whole number")
+        if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
+            raise BadJob(name, f"{quoted(value)} is not a whole number")
+        if not 0 <= int(value) < 1 << 62:
+            raise BadJob(name, f"{int(value)} is negative or out of range")
+        return int(value)
+
+    def text(self, name: str) -> str:
+        """A text, "" where it is NULL; no NUL character in it."""
+        value = self._raw.get(name)
+        if value in _NULLS:
+            return ""
+        if not isinstance(value, str):
+            raise BadJob(name, "not a text")
+        if "\x00" in value:
+            raise BadJob(name, "holds a NUL character")
+        return value
+
+    def object(self, name: str) -> Mapping[str, Any]:
+        """An object, empty where it is missing."""
+        value = self._raw.get(name)
+        if value in _NULLS:
+            return {}
+        if not isinstance(value, dict):
+            raise BadJob(name, "not an object")
+        return value
+
+    def names(self, name: str) -> list[str]:
+        """A list of texts that comes as a JSON list or as a comma list."""
+        value = self._raw.get(name)
+        if isinstance(value, list):
+            if not all(isinstance(one, str) for one in value):
+                raise BadJob(name, "not a list of texts")
+            return value
+        text = self.text(name)
+        return text.split(",") if text else []
+
+    def aligned(self, name: str, parse: Callable[[str], T], length: int, beside: str) -> list[T | None]:
+        """A comma list as long as the one named ``beside``; "NULL" and "" in it are None."""
+        if name not in self._raw:
+            return [None] * length
+        items = self.text(name).split(",") if length else []
+        if items in ([""], []):
+            return [None] * length
+        if len(items) != length:
+            raise BadJob(name, f"{len(items)} entries, but {beside} has {length}")
+        return [None if item in _NULLS else self.parsed(name, parse, item) for item in items]
+
+    @staticmethod
+    def parsed(name: str, parse: Callable[[str], T], item: str) -> T:
+        """One entry, or BadJob with the reason that its type gives."""
+        try:
+            return parse(item)
+        except ValueError as error:
+            raise BadJob(name, str(error)) from None
+
+
+def _size(text: str) -> int | None:
+    """A size in bytes; 0 is what PanDA writes when it does not know (corrections A18)."""
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise ValueError(f"{quoted(text)} is not a size in bytes")
+    if int(text) < 0:
+        raise ValueError(f"{text} is negative")
+    return int(text) or None
+
+
+def _inputs(fields: _Fields) -> tuple[InputFile, ...]:
+    names = [fields.parsed("inFiles", Lfn, name) for name in fields.names("inFiles")]
+    count = len(names)
+    urls = {key: fields.parsed("inputUrls", Url, str(url)) for key, url in fields.object("inputUrls").items()}
+    sandbox = set(fields.names("sandbox"))
+    _known("inputUrls", urls, names)
+    _known("sandbox", sandbox, names)
+    columns = zip(
+        names,
+        fields.aligned("scopeIn", Scope, count, "inFiles"),
+        fields.aligned("realDatasetsIn", Dataset, count, "inFiles"),
+        fields.aligned("GUID", Guid, count, "inFiles"),
+        fields.aligned("fsize", _size, count, "inFiles"),
+        fields.aligned("checksum", Checksum.parse, count, "inFiles"),
+        fields.aligned("ddmEndPointIn", Endpoint, count, "inFiles"),
+        strict=True,
+    )
+    return tuple(
+        InputFile(lfn, scope, dataset, guid, size, checksum, endpoint, urls.get(lfn), executable=lfn in sandbox)
+        for lfn, scope, dataset, guid, size, checksum, endpoint in columns
+    )
+
+
+def _known(field: str, keys: Mapping[str, Any] | set[str], names: list[Lfn]) -> None:
+    for key in keys:
+        if key not in names:
+            raise BadJob(field, f"{quoted(key)} is not in inFiles")
+
+
+def _outputs(fields: _Fields) -> tuple[tuple[OutputFile, ...], OutputFile | None]:
+    """Outputs and log: both stand in outFiles, in any order, but scopeOut leaves the log out (B6)."""
+    names = [fields.parsed("outFiles", Lfn, name) for name in fields.names("outFiles")]
+    log_name = fields.text("logFile")
+    log_lfn = fields.parsed("logFile", Lfn, log_name) if log_name else None
+    if log_lfn and log_lfn not in names:
+        raise BadJob("logFile", f"{quoted(log_lfn)} is not in outFiles")
+    scopes = iter(fields.aligned("scopeOut", Scope, len(names) - bool(log_lfn), "outFiles without the log"))
+    log_scope = fields.aligned("scopeLog", Scope, 1, "logFile")[0] if log_lfn else None
+    log_guid = fields.aligned("logGUID", Guid, 1, "logFile")[0] if log_lfn else None
+    missing_ok = set(fields.names("allowNoOutput"))
+    datasets = fields.aligned("realDatasets", Dataset, len(names), "outFiles")
+    fields.aligned("destinationDblock", Dataset, len(names), "outFiles")
+    endpoints = fields.aligned("ddmEndPointOut", Endpoint, len(names), "outFiles")
+    files = [
+        OutputFile(
+            lfn=lfn,
+            scope=log_scope if lfn == log_lfn else next(scopes),
+            dataset=dataset,
+            guid=log_guid if lfn == log_lfn else None,
+            endpoint=endpoint,
+            may_be_missing=lfn in missing_ok,
+        )
+        for lfn, dataset, endpoint in zip(names, datasets, endpoints, strict=True)
+    ]
+    log = next((file for file in files if file.lfn == log_lfn), None)
+    return tuple(file for file in files if file is not log), log
+
+
+def _no_clash(inputs: tuple[InputFile, ...], outputs: tuple[OutputFile, ...], log: OutputFile | None) -> None:
+    """Every file has a name of its own in the work directory."""
+    seen: set[str] = set()
+    everything = [("inFiles", file.lfn) for file in inputs] + [("outFiles", file.lfn) for file in outputs]
+    if log is not None:
+        everything.append(("logFile", log.lfn))
+    for field, lfn in everything:
+        if lfn in seen:
+            raise BadJob(field, f"{quoted(lfn)} stands twice among the job's files")
+        seen.add(lfn)
+
+
+def _environment(fields: _Fields) -> Mapping[str, str]:
+    result: dict[str, str] = {}
+    for key, value in fields.object("environment").items():
+        if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+            raise BadJob("environment", f"{quoted(key)}: the value is neither a text nor a number")
+        result[fields.parsed("environment", EnvName, key)] = fields.parsed("environment", env_value, str(value))
+    return MappingProxyType(result)
+
+
+def _command(fields: _Fields) -> tuple[str, Url | None]:
+    """The payload's text, and the URL that its transformation is to be fetched from, if it is one."""
+    command = fields.text("command")
+    if command:
+        return command, None
+    transformation, parameters = fields.text("transformation"), fields.text("jobPars")
+    if not transformation:
+        raise BadJob("transformation", "missing, and there is no command either")
+    if not transformation.startswith(("http://", "https://")):
+        return f"{transformation} {parameters}".strip(), None
+    url = fields.parsed("transformation", Url, transformation)
+    name = fields.parsed("transformation", Lfn, url.path.rsplit("/", 1)[-1])
+    return f"./{name} {parameters}".strip(), url

@@ -1,0 +1,178 @@
+"""The reporter: the one thread that talks to the PanDA server.
+
+Main hands it duties and goes on; answers come back through the mailbox, kills through the job's `Stop`.
+All waiting is in one place, on one condition, until the first duty is due: so a beat does not depend on
+the work, and a stop can hurry everything.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from pilot.panda.client import PandaClient, Question
+from pilot.panda.duties import Acquire, Duty, FetchDocuments, Identity, Report, WorkerStatus
+from pilot.panda.mailbox import Mailbox
+from pilot.panda.messages import Broken, Message, Withdrawn
+from pilot.values.deadline import REAL_CLOCK, Clock, Deadline
+from pilot.values.errors import PilotError
+from pilot.values.events import events
+
+log = events(__name__)
+
+
+class Reporter:
+    """All traffic with one PanDA server, in a thread of its own."""
+
+    def __init__(
+        self,
+        client: PandaClient,
+        *,
+        heartbeat_s: float,
+        clock: Clock = REAL_CLOCK,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Nothing is sent before `start`."""
+        self.mailbox: Mailbox[Message] = Mailbox()
+        self._client = client
+        self._heartbeat_s = heartbeat_s
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
+        self._changed = threading.Condition()
+        self._duties: list[Duty] = []
+        self._report: Report | None = None
+        self._busy: Duty | None = None
+        self._withdrawing = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    # --- what main asks for -------------------------------------------------------------------------
+
+    def tell_worker(self, harvester_id: str, worker_id: int, node: str, status: str) -> None:
+        """Tell Harvester's record of this worker that it ``started`` or ``finished``."""
+        self._add(WorkerStatus(self._clock, self._rng, harvester_id, worker_id, node, status))
+
+    def fetch(self, queue_url: str, storages_url: str) -> None:
+        """Fetch queue and storage data; `Documents` or `Broken` comes to the mailbox."""
+        self._add(FetchDocuments(self._clock, self._rng, queue_url, storages_url))
+
+    def acquire(self, question: Question) -> None:
+        """Ask for a job until `withdraw`; `Acquired` or `Broken` comes to the mailbox."""
+        self._withdrawing = False
+        self._add(Acquire(self._clock, self._rng, question))
+
+    def withdraw(self) -> None:
+        """Ask no more. An answer in flight still comes, and `Withdrawn` behind it."""
+        with self._changed:
+            self._withdrawing = True
+            self._changed.notify()
+
+    @property
+    def unanswered(self) -> str | None:
+        """Why what was asked last got no answer; None when the server did answer, or was not asked."""
+        return next((duty.failure for duty in self._duties if isinstance(duty, Acquire | FetchDocuments)), None)
+
+    def follow(self, identity: Identity) -> None:
+        """Report this job from now on; nothing is sent before its first phase, or its final."""
+        self._report = Report(self._clock, self._rng, identity, self._heartbeat_s)
+        self._add(self._report)
+
+    def phase(self, fields: Mapping[str, Any]) -> None:
+        """The followed job has a new state."""
+        with self._changed:
+            if self._report is not None:
+                self._report.phase(fields)
+            self._changed.notify()
+
+    def note(self, fields: Mapping[str, Any]) -> None:
+        """What the next heartbeat of the followed job shall say."""
+        with self._changed:
+            if self._report is not None:
+                self._report.note(fields)
+
+    def final(self, fields: Mapping[str, Any], deadline: Deadline) -> None:
+        """The followed job has ended; `Reported` comes to the mailbox, by ``deadline``."""
+        with self._changed:
+            if self._report is not None:
+                self._report.end(fields, deadline)
+            self._changed.notify()
+
+    def hurry(self) -> None:
+        """A stop cannot wait: end the call in flight, and try everything again now."""
+        with self._changed:
+            for duty in self._duties:
+                duty.hurry()
+            self._changed.notify()
+        self._client.interrupt()
+
+    def finish(self, deadline: Deadline) -> None:
+        """Send what is left, then end; what hangs past ``deadline`` is abandoned with its socket."""
+        with self._changed:
+            self._closing = True
+            self._withdrawing = True
+            self._changed.notify()
+        self._thread.join(deadline.timeout())
+        if self._thread.is_alive():
+            self._client.interrupt()
+            self._thread.join(0.2)
+
+    # --- the thread ---------------------------------------------------------------------------------
+
+    def _add(self, duty: Duty) -> None:
+        with self._changed:
+            self._duties.append(duty)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        try:
+            while (duty := self._next()) is not None:
+                duty.attempt(self._client, self.mailbox.put)
+                self._finished(duty)
+        except Exception as error:  # noqa: BLE001 - the thread's top: main must hear of a fault here, or waits for ever
+            log.error(f"the reporter failed: {type(error).__name__}: {error}")
+            self.mailbox.put(Broken(PilotError(f"the reporter failed: {type(error).__name__}: {error}")))
+        finally:
+            self._client.close()
+
+    def _next(self) -> Duty | None:
+        """Wait for the duty that is due first; None when the reporter shall end."""
+        with self._changed:
+            while True:
+                self._drop_withdrawn()
+                now = self._clock.monotonic()
+                due = [duty for duty in self._duties if duty.due <= now]
+                if due:
+                    self._busy = min(due, key=_urgency)
+                    return self._busy
+                if self._closing and not any(isinstance(duty, WorkerStatus) for duty in self._duties):
+                    return None
+                first = min((duty.due for duty in self._duties), default=math.inf)
+                self._clock.wait(self._changed, None if math.isinf(first) else first - now)
+
+    def _finished(self, duty: Duty) -> None:
+        with self._changed:
+            self._busy = None
+            if duty.done:
+                self._duties.remove(duty)
+                if duty is self._report:
+                    self._report = None
+
+    def _drop_withdrawn(self) -> None:
+        """Called between two attempts, so no acquire is in flight."""
+        if self._withdrawing:
+            self._withdrawing = False
+            self._duties = [duty for duty in self._duties if not isinstance(duty, (Acquire, FetchDocuments))]
+            self.mailbox.put(Withdrawn())
+
+
+def _urgency(duty: Duty) -> tuple[int, float]:
+    """A job's report comes before anything else."""
+    order = (Report, WorkerStatus, FetchDocuments, Acquire)
+    return next(rank for rank, kind in enumerate(order) if isinstance(duty, kind)), duty.due

@@ -1,0 +1,1 @@
+"""Runs the payload: its environment, its process, and its end."""

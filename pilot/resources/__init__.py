@@ -1,0 +1,1 @@
+"""What the pod really has."""

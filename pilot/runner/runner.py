@@ -1,0 +1,87 @@
+"""The route of one job: plan -> stage in -> execute -> stage out -> log -> final.
+
+`run_job` is the whole of it. Each step takes values and gives back a new one, or raises; an error is caught
+in one place, `_steps`, where it becomes the first cause of the failure. What comes after it, the log and
+the final, has time of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from pilot import __version__
+from pilot.panda.duties import Identity
+from pilot.resources.probe import Resources
+from pilot.runner import telling
+from pilot.runner.area import JobArea
+from pilot.runner.execution import execute, judge
+from pilot.runner.files import afford, stage_in, stage_out, store_log
+from pilot.runner.joblog import job_log
+from pilot.runner.pod import Pod, Stopwatch
+from pilot.runner.reporting import deliver
+from pilot.staging.plan import Trust, make_plan
+from pilot.values.errors import JobError
+from pilot.values.events import events
+from pilot.values.job import Job
+from pilot.values.outcome import Outcome, PayloadEnd, Phase, State, StoredFile
+from pilot.values.stop import Stop
+
+log = events(__name__)
+
+
+def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
+    """Take one job from its definition to its one final; whether the server has it."""
+    began = pod.clock.now()
+    area = JobArea.make(Path(pod.settings.work), job.id, job.attempt)
+    with job_log(area.pilot_log, pod.redactor), Stop(pod.stop) as stop:
+        log.info("job acquired", job=job.id, attempt=job.attempt, area=area.root)
+        identity = telling.identity(job.id, job.attempt, pod.settings, pod.site.queue, __version__)
+        pod.reporter.follow(Identity(identity, stop))
+        pod.reporter.phase(telling.phase(State.STARTING, Phase.STARTING, began))
+
+        watch = Stopwatch(pod.clock)
+        reached = _steps(job, resources, pod, area, stop, watch, began)
+        outcome = Outcome(
+            reached.cause, reached.payload, reached.stored, began, pod.clock.now(), watch.seconds, area.stderr_line()
+        )
+        outcome = store_log(job, outcome, pod, area)
+        delivered = deliver(job, outcome, pod)
+    if delivered:
+        area.remove()
+    return delivered
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far the steps came; ``cause`` is why not further."""
+
+    cause: JobError | None = None
+    payload: PayloadEnd | None = None
+    stored: tuple[StoredFile, ...] = ()
+
+
+def _steps(
+    job: Job, resources: Resources, pod: Pod, area: JobArea, stop: Stop, watch: Stopwatch, began: datetime
+) -> Reached:
+    """From the plan to the stored outputs. The first error ends the steps."""
+    reached = Reached()
+    try:
+        afford(job, resources)
+        plan = make_plan(job, pod.site, area.work, Trust(pod.settings.input_roots, pod.settings.transform_urls))
+        pod.lanes.warm(plan.schemes)
+        with watch.phase(Phase.STAGE_IN):
+            pod.reporter.note(telling.phase(State.STARTING, Phase.STAGE_IN, began))
+            stage_in(job, plan, pod, stop)
+        with watch.phase(Phase.PAYLOAD):
+            pod.reporter.phase(telling.phase(State.RUNNING, Phase.PAYLOAD, began))
+            reached = replace(reached, payload=execute(job, pod, area, stop))
+        judge(reached.payload, area, stop)
+        with watch.phase(Phase.STAGE_OUT):
+            pod.reporter.note(telling.phase(State.RUNNING, Phase.STAGE_OUT, began))
+            reached = replace(reached, stored=stage_out(job, plan, pod, area, stop))
+    except JobError as error:
+        log.error("the job fails", code=error.code, why=str(error))
+        reached = replace(reached, cause=error)
+    return reached

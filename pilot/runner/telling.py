@@ -1,0 +1,114 @@
+"""What the server is told of a job: its identity, its phases, and the one final (panda-protocol.md 5)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pilot.values.errors import JobError, PayloadError
+from pilot.values.job import Job
+from pilot.values.outcome import Outcome, Phase, State, StoredFile
+from pilot.values.settings import Settings
+from pilot.values.site import Queue
+
+
+def identity(job_id: int, attempt: int | None, settings: Settings, queue: Queue, version: str) -> dict[str, Any]:
+    """The fields that every update carries, the same ones for the whole life of the job."""
+    scheduler = settings.scheduler_id or (f"harvester-{settings.harvester_id}" if settings.harvester_id else None)
+    return {
+        "job_id": job_id,
+        "attempt_nr": attempt,
+        "site_name": queue.resource,
+        "node": settings.node,
+        "scheduler_id": scheduler,
+        "pilot_id": f"|k8s|PR|panda-pod-pilot {version}",
+        "batch_id": settings.batch_id or None,
+    }
+
+
+def phase(state: State, sub_status: Phase, began: datetime) -> dict[str, Any]:
+    """An update on the way."""
+    return {"job_status": state.value, "job_sub_status": sub_status.value, "start_time": _stamp(began)}
+
+
+def final(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """The final update. Of a failed job only the log is listed (5.5)."""
+    stored = outcome.stored
+    if outcome.cause is not None:
+        stored = tuple(file for file in stored if job.log is not None and file.lfn == job.log.lfn)
+    payload = outcome.payload
+    return {
+        "job_status": outcome.state.value,
+        "start_time": _stamp(outcome.began),
+        "end_time": _stamp(outcome.ended),
+        "pilot_timing": _timing(outcome.seconds),
+        "trans_exit_code": payload.exit_code if payload else None,
+        "pilot_error_code": outcome.cause.code if outcome.cause else 0,
+        "pilot_error_diag": str(outcome.cause) if outcome.cause else None,
+        "exe_error_code": payload.exit_code if payload and isinstance(outcome.cause, PayloadError) else None,
+        "exe_error_diag": outcome.stderr_line or None,
+        "cpu_consumption_time": round(payload.cpu_s) if payload else None,
+        "cpu_consumption_unit": "s" if payload else None,
+        "max_rss": payload.max_rss_kib if payload else None,
+        "core_count": job.cores,
+        "n_input_files": len(job.inputs),
+        "job_output_report": json.dumps({file.lfn: _listed(file) for file in stored}) if stored else None,
+        "meta_data": json.dumps(report(job, outcome)),
+        "pilot_log": outcome.log_tail or None,
+    }
+
+
+def refusal(error: JobError, now: datetime) -> dict[str, Any]:
+    """The final of a job that was not begun."""
+    return {
+        "job_status": State.FAILED.value,
+        "start_time": _stamp(now),
+        "end_time": _stamp(now),
+        "pilot_error_code": error.code,
+        "pilot_error_diag": str(error),
+    }
+
+
+def report(job: Job, outcome: Outcome) -> dict[str, Any]:
+    """The job report: meta_data of the final, and a file in the log tarball."""
+    payload = outcome.payload
+    return {
+        "job": {"id": job.id, "attempt": job.attempt},
+        "state": outcome.state.value,
+        "error": {"code": outcome.cause.code, "diag": str(outcome.cause), "blame": outcome.cause.blame.value}
+        if outcome.cause
+        else None,
+        "payload": {
+            "exit_code": payload.exit_code,
+            "cpu_s": round(payload.cpu_s, 3),
+            "max_rss_kib": payload.max_rss_kib,
+        }
+        if payload
+        else None,
+        "timing": {name.replace("-", "_"): round(seconds, 3) for name, seconds in outcome.seconds.items()},
+        "outputs": {file.lfn: _listed(file) for file in outcome.stored},
+    }
+
+
+def _listed(file: StoredFile) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "guid": file.guid,
+        "fsize": file.size,
+        "adler32": file.checksum.value,
+        "surl": str(file.url),
+    }
+    if file.endpoint is not None:
+        entry["endpoint"] = str(file.endpoint)
+    return entry
+
+
+def _timing(seconds: Mapping[Phase, float]) -> str:
+    """``getjob|stagein|payload|stageout|initial_setup|setup`` in whole seconds (5.1)."""
+    columns = (0.0, *(seconds.get(name, 0.0) for name in (Phase.STAGE_IN, Phase.PAYLOAD, Phase.STAGE_OUT)), 0.0, 0.0)
+    return "|".join(str(round(column)) for column in columns)
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S")

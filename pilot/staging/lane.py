@@ -1,0 +1,177 @@
+"""Lane: one transfer process as its parent sees it: pipes, environment, and how it ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import select
+import site
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_END_S = 1.0
+_KILLED_S = 5.0
+_NEEDED = ("pilot", "requests", "urllib3", "certifi", "XRootD", "zlib_ng")
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """What transfers may use and how long they may take.
+
+    Args:
+        ca_path: a CA bundle, or a directory of hashed certificates; None for the system's.
+        client_certificate: a PEM file with certificate and key (a proxy), or None.
+        token_file: a bearer token for root:// servers (mode 600: others are refused), or None.
+        http_proxy: URL of a proxy for http and https, or None.
+        connect_s: how long a server may take to accept a connection, in seconds.
+        idle_s: how long no byte may move.
+        total_s: how long one file may take, with all its tries.
+        keep_s: how long an idle process stays.
+    """
+
+    ca_path: str | None = None
+    client_certificate: str | None = None
+    token_file: str | None = None
+    http_proxy: str | None = None
+    connect_s: float = 15.0
+    idle_s: float = 60.0
+    total_s: float = 6 * 3600.0
+    keep_s: float = 5.0
+
+
+class Lane:
+    """A running transfer process. To be started in a thread that lives on: the process dies with it."""
+
+    def __init__(self, settings: LaneSettings) -> None:
+        """Start it; OSError if the system has no process to give."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pilot.staging.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(settings),
+            cwd="/",
+            bufsize=0,
+            start_new_session=True,
+        )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._rest = b""
+        self.ended = False
+
+    @property
+    def pid(self) -> int:
+        """The process; a zombie keeps the number until `end` or `kill`."""
+        return self._process.pid
+
+    def fileno(self) -> int:
+        """Readable when it has something to say, or has ended."""
+        assert self._process.stdout is not None  # noqa: S101 - for mypy: it is a pipe
+        return self._process.stdout.fileno()
+
+    def gone(self) -> bool:
+        """Whether the process has ended, without waiting."""
+        return self._exits_within(0)
+
+    def send(self, message: dict[str, Any]) -> bool:
+        """Write one line; False if nobody reads it any more."""
+        assert self._process.stdin is not None  # noqa: S101
+        try:
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            return False
+        return True
+
+    def messages(self) -> list[dict[str, Any]]:
+        """Read what it has said; to be called when `fileno` is readable. At its end sets ``ended``."""
+        data = os.read(self.fileno(), 1 << 16)
+        self.ended = not data
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def end(self) -> int:
+        """Let it end by itself, kill it if it does not, and collect it: its exit status, negative for a signal."""
+        assert self._process.stdin is not None  # noqa: S101
+        self._process.stdin.close()
+        self._exits_within(_END_S)
+        return self.kill()
+
+    def kill(self) -> int:
+        """End it now (unless it has ended) and collect it."""
+        assert self._process.stdin is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101
+        self._process.stdin.close()
+        self._process.stdout.close()
+        if not self.gone():
+            self._process.kill()
+            # Bounded: a process that hangs in a dead file system is collected later, by `subprocess` itself.
+            self._exits_within(_KILLED_S)
+        os.close(self._pidfd)
+        status = self._process.poll()
+        return -9 if status is None else status
+
+    def _exits_within(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+
+def environment(settings: LaneSettings) -> dict[str, str]:
+    """The process's whole environment, built from nothing."""
+    seconds = {name: str(max(1, round(value))) for name, value in _xrootd_limits(settings).items()}
+    variables = {
+        "LANG": "C.UTF-8",
+        "PATH": "/usr/bin:/bin",
+        "PYTHONSAFEPATH": "1",  # else `-m` puts the current directory in front of the libraries
+        "PYTHONPATH": os.pathsep.join(_import_path()),
+        "PILOT_LANE_PARENT": str(os.getpid()),
+        "PILOT_LANE_CONNECT_S": str(settings.connect_s),
+        "PILOT_LANE_IDLE_S": str(settings.idle_s),
+        "PILOT_LANE_KEEP_S": str(settings.keep_s),
+        "PILOT_LANE_CA": settings.ca_path or "",
+        "PILOT_LANE_CERTIFICATE": settings.client_certificate or "",
+        "PILOT_LANE_PROXY": settings.http_proxy or "",
+        "X509_USER_PROXY": settings.client_certificate or "",
+        "BEARER_TOKEN_FILE": settings.token_file or "",
+        **_authorities(settings.ca_path),
+        # A refused connection waits for the rest of the window before the library tries again. One try, then:
+        # tries are counted in `lanes`, and there they are seconds apart.
+        "XRD_CONNECTIONRETRY": "1",
+        "XRD_TIMEOUTRESOLUTION": "1",  # its 15 s would be added to every limit
+        **seconds,
+    }
+    return {name: value for name, value in variables.items() if value}
+
+
+def _xrootd_limits(settings: LaneSettings) -> dict[str, float]:
+    return {
+        "XRD_CONNECTIONWINDOW": settings.connect_s,
+        "XRD_REQUESTTIMEOUT": settings.idle_s,
+        "XRD_STREAMTIMEOUT": settings.idle_s,
+        "XRD_STREAMERRORWINDOW": settings.idle_s,
+    }
+
+
+def _authorities(ca_path: str | None) -> dict[str, str]:
+    """The CA in the names that xrootd reads."""
+    if ca_path is None:
+        return {}
+    return {"X509_CERT_DIR" if Path(ca_path).is_dir() else "X509_CERT_FILE": ca_path}
+
+
+@cache
+def _import_path() -> list[str]:
+    """Where our libraries are, as far as a new interpreter would not look there by itself."""
+    roots: list[str] = []
+    for name in _NEEDED:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue
+        root = str(Path(spec.origin).parents[1])
+        if root not in (*site.getsitepackages(), *roots):
+            roots.append(root)
+    return roots

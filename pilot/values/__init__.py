@@ -1,0 +1,1 @@
+"""The ground floor: what the other floors speak about. No file, socket or process is touched here."""

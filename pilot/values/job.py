@@ -1,0 +1,57 @@
+"""Job: what the server asked for, decoded and checked; nothing in it can be half right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from pilot.values.names import Checksum, Dataset, Endpoint, Guid, Lfn, Scope, Url
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file that the payload reads. ``size`` in bytes; what is None is unknown."""
+
+    lfn: Lfn
+    scope: Scope | None = None
+    dataset: Dataset | None = None
+    guid: Guid | None = None
+    size: int | None = None
+    checksum: Checksum | None = None
+    endpoint: Endpoint | None = None
+    url: Url | None = None
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file that the payload leaves, or the log tarball."""
+
+    lfn: Lfn
+    scope: Scope | None = None
+    dataset: Dataset | None = None
+    guid: Guid | None = None
+    endpoint: Endpoint | None = None
+    may_be_missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One attempt of one job. Memory and disk in MiB, times in seconds; what is None is unlimited."""
+
+    id: int
+    attempt: int
+    command: str
+    transformation: Url | None = None
+    task_id: int | None = None
+    label: str = ""
+    inputs: tuple[InputFile, ...] = ()
+    outputs: tuple[OutputFile, ...] = ()
+    log: OutputFile | None = None
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    cores: int = 1
+    gpus: int = 0
+    memory_mib: int | None = None
+    disk_mib: int | None = None
+    walltime_s: int | None = None

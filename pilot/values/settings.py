@@ -1,0 +1,162 @@
+"""Settings: everything that a site or a user can choose, in one frozen value with one table behind it.
+
+Each field carries its help, its unit and the environment variables that set it, so that the documentation
+and ``pilot run --show-settings`` are made from the code.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args, get_type_hints
+
+from pilot.values.errors import UsageError
+
+
+def option(
+    default: Any, help_text: str, *, unit: str = "", env: tuple[str, ...] = (), secret: bool = False, least: float = 0
+) -> Any:
+    """A field of `Settings`: ``env`` are further names beside ``PILOT_<FIELD>``; ``least`` bounds numbers."""
+    metadata = {"help": help_text, "unit": unit, "env": env, "secret": secret, "least": least}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `pilot run` works with. Empty text means: not set."""
+
+    server: str = option("http://127.0.0.1:25080", "base URL of the PanDA server")
+    queue: str = option("LOCAL", "PanDA queue to take jobs of", env=("pandaQueueName", "computingSite"))
+    work: str = option("pilot-work", "scratch directory; made if missing", unit="path")
+    max_jobs: int = option(0, "take at most so many jobs; 0: one, and more only within the queue's timefloor")
+    idle: float = option(300.0, "leave after so long without a job", unit="s")
+    grace: float = option(30.0, "what SIGTERM leaves us before SIGKILL", unit="s", env=("PILOT_GRACE_S",), least=0.1)
+    deadline: float = option(
+        0.0, "stop by ourselves so long after the start; 0: never", unit="s", env=("PILOT_DEADLINE_S",)
+    )
+    heartbeat: float = option(300.0, "time between two updates of a job, +-10 %", unit="s", least=0.1)
+    patience: float = option(3600.0, "how long a final report is tried again", unit="s")
+    late_answer: float = option(0.7, "after a stop, wait so long for the answer to an acquire in flight", unit="s")
+    label: str = option("managed", "prod_source_label to ask for", env=("prodSourceLabel",))
+    harvester_id: str = option(
+        "", "Harvester's name; with worker_id the worker's start and end are told", env=("HARVESTER_ID",)
+    )
+    worker_id: str = option("", "Harvester's number for this worker", env=("HARVESTER_WORKER_ID",))
+    node: str = option("", "name of this node or slot; default: the host name", env=("PANDA_HOSTNAME",))
+    batch_id: str = option("", "the batch system's name for us; never changes in a job's life", env=("K8S_JOB_ID",))
+    scheduler_id: str = option("", "scheduler's name; default: harvester-<harvester_id>", env=("PANDA_JSID",))
+    in_pod: bool = option(False, "SIGTERM means preemption", env=("KUBERNETES_SERVICE_HOST", "K8S_JOB_ID"))
+    queuedata: str = option(
+        "",
+        "URL or file of the queue data; default: <server>/cache/schedconfig/<queue>.all.json",
+        env=("QUEUEDATA_SERVER_URL",),
+    )
+    storagedata: str = option(
+        "",
+        "URL or file of the storage data; default: <server>/cache/ddmendpoints.json",
+        env=("STORAGEDATA_SERVER_URL",),
+    )
+    ca: str = option(
+        "",
+        "CA bundle or directory that servers are verified with; default: the system's",
+        unit="path",
+        env=("X509_CERT_DIR",),
+    )
+    certificate: str = option("", "PEM file with client certificate and key", unit="path", env=("X509_USER_PROXY",))
+    storage_token: str = option(
+        "", "file with the bearer token for root:// storage", unit="path", env=("BEARER_TOKEN_FILE",)
+    )
+    http_proxy: str = option("", "HTTP proxy for storage and server")
+    transform_urls: tuple[str, ...] = option(
+        (), "base URLs that a transformation may be downloaded from", env=("PANDA_BASE_URLS",)
+    )
+    input_roots: tuple[str, ...] = option((), "directories that a job may name in file: URLs of its inputs")
+    connect_limit: float = option(15.0, "time limit to connect to a storage", unit="s", least=0.1)
+    idle_limit: float = option(60.0, "time limit without a byte in a transfer", unit="s", least=0.1)
+    log_format: str = option("text", "the log on stdout: text or json")
+    log_level: str = option("info", "the log on stdout: debug, info, warning or error")
+
+
+def names() -> tuple[str, ...]:
+    """The settings' names, in the order of the table."""
+    return tuple(one.name for one in fields(Settings))
+
+
+def environment_names(name: str) -> tuple[str, ...]:
+    """The environment variables that set a field, the first one wins."""
+    metadata = {one.name: one.metadata for one in fields(Settings)}[name]
+    return (f"PILOT_{name.upper()}", *metadata["env"])
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Settings, and where each came from (default, file, the variable's name, or flag)."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def resolve(file: Mapping[str, Any], environ: Mapping[str, str], flags: Mapping[str, Any]) -> Resolved:
+    """Defaults < file < environment < flags. Raises UsageError naming the setting and its source."""
+    for key in file:
+        if key not in names():
+            near = difflib.get_close_matches(str(key), names(), n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UsageError(f"settings file: unknown setting {str(key)[:60]!r}{hint}")
+    chosen: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name in names():
+        origin, raw = _find(name, file, environ, flags)
+        origins[name] = origin
+        if origin != "default":
+            chosen[name] = _convert(name, raw, origin)
+    return Resolved(_checked(Settings(**chosen)), origins)
+
+
+def _find(name: str, file: Mapping[str, Any], environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[str, Any]:
+    if flags.get(name) is not None:
+        return "flag", flags[name]
+    for variable in environment_names(name):
+        if environ.get(variable):
+            return variable, environ[variable]
+    if name in file and file[name] is not None:
+        return "file", file[name]
+    return "default", None
+
+
+def _convert(name: str, raw: Any, origin: str) -> Any:
+    kind = get_type_hints(Settings)[name]
+    try:
+        if kind is bool:
+            return str(raw).strip().lower() not in ("", "0", "false", "no", "off")
+        if get_args(kind):
+            return tuple(str(one) for one in raw) if isinstance(raw, (list, tuple)) else tuple(str(raw).split(","))
+        value = kind(raw)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} (from {origin}): {str(raw)[:60]!r} is not {_WORDS[kind]}") from None
+    _check_bounds(name, value, origin)
+    return value
+
+
+_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text"}
+
+
+def _check_bounds(name: str, value: Any, origin: str) -> None:
+    least = {one.name: one.metadata for one in fields(Settings)}[name]["least"]
+    if isinstance(value, (int, float)) and not least <= value < 1e10:
+        raise UsageError(f"{name} (from {origin}): {value} must be at least {least:g}")
+    if isinstance(value, str) and any(ord(char) < 32 for char in value):
+        raise UsageError(f"{name} (from {origin}): holds a control character")
+
+
+def _checked(settings: Settings) -> Settings:
+    if not settings.server.startswith(("http://", "https://")):
+        raise UsageError(f"server: {settings.server[:100]!r} is no http or https URL")
+    if settings.log_format not in ("text", "json"):
+        raise UsageError(f"log_format: {settings.log_format[:20]!r} is neither text nor json")
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        raise UsageError(f"log_level: {settings.log_level[:20]!r} is not debug, info, warning or error")
+    if settings.worker_id and not settings.worker_id.isdigit():
+        raise UsageError(f"worker_id: {settings.worker_id[:20]!r} is not a number")
+    return settings

@@ -1,0 +1,165 @@
+"""Queue and storage data, in the shape of panda-protocol.md section 11, reduced to what the pilot uses."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from pilot.values.errors import SiteError
+from pilot.values.names import Endpoint, Lfn, Scope, Url
+
+SCHEMES = ("root", "roots", "xroot", "davs", "https", "dav", "http", "file")
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One way into a storage: ``endpoint`` + ``path`` is the prefix of every file in it."""
+
+    endpoint: str
+    path: str
+
+    @property
+    def prefix(self) -> str:
+        """The URL of the top directory, ending in one slash.
+
+        A root URL keeps the double slash that makes its path absolute.
+        """
+        base = re.sub(r"(?<![:/])/+$", "", self.endpoint)
+        slash = "//" if base.startswith(("root://", "roots://", "xroot://")) else "/"
+        path = self.path.strip("/")
+        return f"{base}{slash}{path}/" if path else f"{base}{slash}"
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A storage endpoint: ``protocols`` by activity, in order of preference."""
+
+    name: Endpoint
+    deterministic: bool
+    protocols: Mapping[str, tuple[Protocol, ...]]
+
+    def protocol(self, *activities: str) -> Protocol | None:
+        """The first protocol that a lane speaks, of the first of ``activities`` that has one."""
+        for activity in activities:
+            for protocol in self.protocols.get(activity, ()):
+                if protocol.endpoint.partition(":")[0] in SCHEMES:
+                    return protocol
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A PanDA queue. ``timefloor_s`` and ``maxtime_s`` in seconds, 0 for none; ``maxwdir_mib`` in MiB."""
+
+    name: str
+    resource: str
+    online: bool = True
+    timefloor_s: int = 0
+    maxtime_s: int = 0
+    maxwdir_mib: int = 0
+    environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    astorages: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the pilot knows about where it runs: its queue and all storages by name."""
+
+    queue: Queue
+    storages: Mapping[str, Storage]
+
+
+def deterministic_path(scope: Scope, lfn: Lfn) -> str:
+    """Where a deterministic storage keeps a file, below the protocol's prefix.
+
+    >>> deterministic_path(Scope("user.alice"), Lfn("words.txt"))
+    'user/alice/e8/86/words.txt'
+    """
+    digest = hashlib.md5(f"{scope}:{lfn}".encode(), usedforsecurity=False).hexdigest()
+    return "/".join([*scope.split("."), digest[0:2], digest[2:4], lfn])
+
+
+def file_url(protocol: Protocol, scope: Scope, lfn: Lfn) -> Url:
+    """The URL of a file in a deterministic storage; ValueError if the protocol's parts make no URL."""
+    return Url(protocol.prefix + deterministic_path(scope, lfn))
+
+
+def parse_queue(name: str, raw: object) -> Queue:
+    """Read queue data: a flat object, or ``{name: object}``. Raises SiteError that names the field."""
+    if isinstance(raw, dict) and isinstance(raw.get(name), dict):
+        raw = raw[name]
+    if not isinstance(raw, dict) or raw.get("error"):
+        raise SiteError(f"queue data of {name}: not an object, or an error: {str(raw)[:200]}")
+    status = str(raw.get("status", "online")).lower()
+    state = str(raw.get("state", "ACTIVE")).upper()
+    return Queue(
+        name=str(raw.get("nickname") or name),
+        resource=str(raw.get("panda_resource") or raw.get("nickname") or name),
+        online=status != "offline" and state == "ACTIVE",
+        timefloor_s=60 * _number(raw, "timefloor"),
+        maxtime_s=_number(raw, "maxtime"),
+        maxwdir_mib=_number(raw, "maxwdir"),
+        environ=MappingProxyType(_environ(str(raw.get("environ") or ""))),
+        astorages=MappingProxyType(
+            {str(key): tuple(str(name) for name in names) for key, names in _mapping(raw, "astorages").items()}
+        ),
+    )
+
+
+def parse_storages(raw: object) -> dict[str, Storage]:
+    """Read storage data, ``{name: object}``. Raises SiteError that names the storage."""
+    if not isinstance(raw, dict):
+        raise SiteError("storage data: not an object")
+    return {name: _parse_storage(name, entry) for name, entry in raw.items()}
+
+
+def _parse_storage(name: str, entry: Any) -> Storage:
+    try:
+        protocols = {
+            str(activity): tuple(Protocol(str(one["endpoint"]), str(one["path"])) for one in several)
+            for activity, several in _mapping(entry, "arprotocols").items()
+        }
+        return Storage(
+            name=Endpoint(name),
+            deterministic=bool(entry.get("is_deterministic", True)),
+            protocols=MappingProxyType(protocols),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SiteError(f"storage data of {name[:60]!r}: {type(error).__name__}: {error}") from None
+
+
+def _number(raw: Mapping[str, Any], key: str) -> int:
+    """A number that may be a string; missing, None and "NULL" are 0."""
+    value = raw.get(key)
+    if value in (None, "", "NULL"):
+        return 0
+    try:
+        return max(0, int(float(value)))
+    except (TypeError, ValueError):
+        raise SiteError(f"queue data: {key}: {value!r} is not a number") from None
+
+
+def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A mapping that may be a JSON or Python literal in a string (panda-protocol.md 11.1, last line)."""
+    value = raw.get(key)
+    if isinstance(value, str) and value not in ("", "NULL"):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            try:
+                value = ast.literal_eval(value)
+            except (SyntaxError, ValueError):
+                value = None
+    return value if isinstance(value, dict) else {}
+
+
+def _environ(text: str) -> dict[str, str]:
+    """``A=1 B=2``, with or without ``export``, commas or semicolons between."""
+    words = text.replace("export ", " ").replace(";", " ").replace(",", " ").split()
+    return {key: value for key, equals, value in (word.partition("=") for word in words) if equals and key}

@@ -1,0 +1,28 @@
+import pytest
+
+from tests.lab import Run, Serve
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """An embedded server as a process, for one test."""
+    server = Serve(tmp_path / "data")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def run(serve, tmp_path):
+    """Starts `pilot run` against the server of the test; what is left of it ends with the test."""
+    started = []
+
+    def start(*arguments, environment=None, server=None):
+        work = tmp_path / f"work{len(started)}"
+        started.append(Run(server or serve.url, work, *arguments, environment=environment))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()

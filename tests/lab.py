@@ -1,0 +1,166 @@
+"""The parts that end-to-end tests are made of: `pilot serve` and `pilot run` as processes, and a look at both."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import requests
+
+DEADLINE_S = 60.0
+
+
+def until(look, seconds=DEADLINE_S, what="condition"):
+    """Ask ``look`` until it answers something true; fail with what was asked for when time is over."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise AssertionError(f"{what} did not come within {seconds:g} s")
+        time.sleep(0.01)
+    return found
+
+
+class Serve:
+    """A `pilot serve` process; it can be killed and started again on the same port and data."""
+
+    def __init__(self, data: Path, port: int = 0):
+        self.data = data
+        self.port = port
+        self.session = requests.Session()
+        self.session.trust_env = False
+        self.process = None
+        self.start()
+
+    def start(self):
+        arguments = [sys.executable, "-m", "pilot", "serve", "--port", str(self.port), "--data", str(self.data)]
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        ready, _, _ = select.select([self.process.stdout], [], [], DEADLINE_S)
+        line = self.process.stdout.readline() if ready else ""
+        assert line.startswith("ready http://"), line
+        self.url = line.split()[1]
+        self.port = int(self.url.rsplit(":", 1)[1])
+
+    def stop(self, number=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait(DEADLINE_S)
+        self.process.stdout.close()
+        self.session.close()
+
+    def call(self, method, path, **more):
+        with self.session.request(method, self.url + path, timeout=30, **more) as answer:
+            assert answer.ok, answer.text
+            return answer.json() if answer.content else None
+
+    def submit(self, **definition):
+        return self.call("POST", "/local/jobs", json={"definition": definition})["id"]
+
+    def submit_panda(self, **definition):
+        return self.submit(panda=definition)
+
+    def status(self, job):
+        return self.call("GET", f"/local/jobs/{job}")
+
+    def requests(self, job=None):
+        return self.call("GET", "/local/requests" + (f"?job={job}" if job else ""))["requests"]
+
+    def calls(self, name, job=None):
+        return [one for one in self.requests(job) if one["path"].endswith("/" + name)]
+
+    def finals(self, job):
+        """The stored finals: updates with a final state that were answered and not `alreadydone`."""
+        return [
+            one
+            for one in self.status(job)["history"]
+            if one["call"] == "update_job" and one["state"] in ("finished", "failed")
+        ]
+
+    def faults(self, *rules):
+        self.call("POST", "/local/faults", json=list(rules))
+
+    def ended(self, job):
+        """The status once the server has its verdict."""
+        until(lambda: self.status(job)["state"] in ("finished", "failed", "cancelled"), what=f"end of job {job}")
+        return self.status(job)
+
+    def store(self, name, content: bytes):
+        """Put a file into the server's store; its URL."""
+        url = f"{self.url}/store/test/{name}"
+        with self.session.put(url, data=content, timeout=30) as answer:
+            assert answer.ok, answer.text
+        return url
+
+    def fetch(self, url) -> bytes:
+        with self.session.get(url, timeout=30) as answer:
+            assert answer.ok, answer.text
+            return answer.content
+
+
+class Run:
+    """A `pilot run` process in a session of its own."""
+
+    def __init__(self, server: str, work: Path, *arguments, environment=None):
+        self.work = work
+        self.log = work.parent / f"{work.name}.log"
+        self.errors = work.parent / f"{work.name}.err"
+        self.began = time.monotonic()
+        with self.log.open("w") as out, self.errors.open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pilot", "run", "--server", server, "--work", str(work), *map(str, arguments)],
+                stdout=out,
+                stderr=err,
+                env={**clean_environment(), **(environment or {})},
+                start_new_session=True,
+            )
+
+    def says(self, text, seconds=DEADLINE_S):
+        """Wait until the log says so."""
+        until(lambda: text in self.log.read_text(), seconds, f"{text!r} in the pilot's log")
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, seconds=DEADLINE_S):
+        """The exit code."""
+        try:
+            return self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+
+def free_port():
+    """A port to be listened on again and again: one that a server picks itself cannot be reused at once."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def clean_environment():
+    """The environment without what would set the pilot's settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PILOT_", "HARVESTER_", "X509_"))}
+
+
+def definition(**fields):
+    """A PanDA job definition as the live server sends it: one log, no other files, `true` as its payload."""
+    base = {
+        "transformation": "true", "jobPars": "", "prodSourceLabel": "managed", "inFiles": "", "GUID": "", "fsize": "",
+        "checksum": "", "scopeIn": "", "realDatasetsIn": "", "ddmEndPointIn": "", "outFiles": "the.log.tgz",
+        "logFile": "the.log.tgz", "logGUID": "3cdd8c70-e918-497a-a801-32a0bcad7664", "scopeLog": "test",
+        "scopeOut": "", "realDatasets": "test:log", "destinationDblock": "test:log", "ddmEndPointOut": "LOCAL_STORE",
+        "coreCount": 1, "minRamCount": 0, "maxDiskCount": 0, "maxWalltime": "NULL", "taskID": "NULL", "attemptNr": 1,
+    }  # fmt: skip
+    return {**base, **fields}
+
+
+def dump(value):
+    """For a test's message."""
+    return json.dumps(value, indent=1)[:4000]

@@ -1,0 +1,73 @@
+"""Limits read from fixture trees; the trees follow the recorded snapshots (container-lab.md section 2)."""
+
+from pathlib import Path
+
+import pytest
+
+from pilot.resources.cgroup import read_limits
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+V2 = {"sys/fs/cgroup/cgroup.controllers": "cpu memory pids\n", "proc/self/cgroup": "0::/\n"}
+V1_POD = {"proc/self/cgroup": "5:cpu,cpuacct:/kubepods/burstable/pod1/c1\n4:memory:/kubepods/burstable/pod1/c1\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "version", "quota", "memory"),
+    [
+        ({}, 0, None, None),
+        (
+            {**V2, "sys/fs/cgroup/cpu.max": "50000 100000\n", "sys/fs/cgroup/memory.max": "268435456\n"},
+            2,
+            0.5,
+            268435456,
+        ),
+        ({**V2, "sys/fs/cgroup/cpu.max": "max 100000\n", "sys/fs/cgroup/memory.max": "max\n"}, 2, None, None),
+        (
+            {
+                **V1_POD,
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "250000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "134217728\n",
+            },
+            1,
+            2.5,
+            134217728,
+        ),
+        (
+            {
+                **V1_POD,
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            1,
+            None,
+            None,
+        ),
+        (
+            {
+                **V2,
+                "proc/self/cgroup": "0::/outer/inner\n",
+                "sys/fs/cgroup/outer/cpu.max": "150000 100000\n",
+                "sys/fs/cgroup/outer/memory.max": "1000000\n",
+                "sys/fs/cgroup/outer/inner/cpu.max": "max 100000\n",
+                "sys/fs/cgroup/outer/inner/memory.max": "2000000\n",
+            },
+            2,
+            1.5,
+            1000000,
+        ),
+    ],
+    ids=["none", "v2", "v2 unlimited", "v1 pod", "v1 unlimited", "limit on an ancestor"],
+)
+def test_limits_of_a_tree(tmp_path, files, version, quota, memory):
+    limits = read_limits(tree(tmp_path, files))
+    assert (limits.version, limits.quota, limits.memory_bytes) == (version, quota, memory)
