@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,43 +33,42 @@ _LEAVE_S = 5.0  # for the last words to Harvester
 _LEAVE_STOPPED_S = 0.2
 
 
-def run_pilot(settings: Settings, inherited: Mapping[str, str], redactor: Redactor) -> int:
+def run_pilot(settings: Settings, inherited: Mapping[str, str], redactor: Redactor, stop: Stop) -> int:
     """Work until there is no job, no time, or a stop. The exit code: 0, or 1 if a final was not delivered.
 
     Raises SiteError, CredentialError or UsageError for what cannot be mended by waiting.
     """
-    with Stop() as stop, _signals(stop, in_pod=settings.in_pod):
-        work = _make_work(settings)
-        resources = probe(work)
-        log.info(
-            "pilot starts",
-            version=__version__,
-            queue=settings.queue,
-            server=settings.server,
-            cores=resources.cores,
-            memory_mib=resources.memory_bytes >> 20,
-            disk_mib=resources.disk_bytes >> 20,
-        )
-        verify = settings.ca or True
-        transport = Transport(
-            settings.server, verify=verify, certificate=settings.certificate, proxy=settings.http_proxy
-        )
-        reporter = Reporter(PandaClient(transport, __version__), heartbeat_s=settings.heartbeat)
-        with _working(reporter, settings, stop), Lanes(_lane_settings(settings)) as lanes:
-            deadline = Deadline.after(settings.deadline) if settings.deadline else Deadline.never()
-            site = _find_site(settings, reporter, stop, deadline)
-            if site is None:
-                return 0
-            pod = Pod(settings, site, reporter, lanes, REAL_CLOCK, redactor, stop, deadline, inherited)
-            return _take_jobs(pod, work)
+    work = _make_work(settings)
+    resources = probe(work)
+    log.info(
+        "pilot starts",
+        version=__version__,
+        queue=settings.queue,
+        server=settings.server,
+        cores=resources.cores,
+        memory_mib=resources.memory_bytes >> 20,
+        disk_mib=resources.disk_bytes >> 20,
+    )
+    reporter = Reporter(PandaClient(_transport(settings), __version__), heartbeat_s=settings.heartbeat)
+    with _working(reporter, settings, stop), Lanes(_lane_settings(settings)) as lanes:
+        deadline = Deadline.after(settings.deadline) if settings.deadline else Deadline.never()
+        site = _find_site(settings, reporter, stop, deadline)
+        if site is None:
+            return 0
+        return _take_jobs(Pod(settings, site, work, reporter, lanes, REAL_CLOCK, redactor, stop, deadline, inherited))
 
 
-def _take_jobs(pod: Pod, work: Path) -> int:
+def _transport(settings: Settings) -> Transport:
+    verify = settings.ca or True
+    return Transport(settings.server, verify=verify, certificate=settings.certificate, proxy=settings.http_proxy)
+
+
+def _take_jobs(pod: Pod) -> int:
     """Job after job; 1 when a final could not be delivered."""
     floor = Deadline.after(pod.site.queue.timefloor_s)
     taken = 0
     while not _enough(pod, taken, floor):
-        resources = probe(work)
+        resources = probe(pod.work)
         job = _next_job(pod, resources)
         if job is None:
             log.info("no more jobs", taken=taken, why=pod.stop.reason or "none came in the idle time")
@@ -210,6 +208,7 @@ def _lane_settings(settings: Settings) -> LaneSettings:
         http_proxy=settings.http_proxy or None,
         connect_s=settings.connect_limit,
         idle_s=settings.idle_limit,
+        patience_s=settings.patience,
     )
 
 
@@ -229,17 +228,3 @@ def _working(reporter: Reporter, settings: Settings, stop: Stop) -> Iterator[Non
             reporter.tell_worker(*known, "finished")
         quick = stop.reason is not None and not known
         reporter.finish(Deadline.after(_LEAVE_STOPPED_S if quick else _LEAVE_S))
-
-
-@contextmanager
-def _signals(stop: Stop, *, in_pod: bool) -> Iterator[None]:
-    """TERM and INT ask for the stop; the handler does nothing else."""
-    reason = Reason.PREEMPTED if in_pod else Reason.SIGTERM
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    for number in before:
-        signal.signal(number, lambda _number, _frame: stop.request(reason))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -9,6 +9,7 @@ import click
 
 from pilot import __version__
 from pilot.values.errors import PilotError, UsageError
+from pilot.values.events import events
 
 COMMANDS = {
     "run": "take jobs from a PanDA server and run them (the entrypoint of a pod)",
@@ -56,6 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"pilot: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - the one line that a failure says
     except BrokenPipeError:  # the reader of our output has gone: nothing is left to be said
         sys.stderr.close()
+        code = 1
+    except Exception as error:  # noqa: BLE001 - main: a fault of ours is one line too, its traceback is in the log
+        events(__name__).crash("the pilot failed", error)
+        print(f"pilot: internal error: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         code = 1
     return code if isinstance(code, int) else 0
 

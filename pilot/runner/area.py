@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.payload.process import last_line
-from pilot.values.errors import SiteError
+from pilot.values.errors import NoWorkDirectory
 from pilot.values.events import events
 
 log = events(__name__)
@@ -22,13 +22,14 @@ class JobArea:
 
     @classmethod
     def make(cls, volume: Path, job_id: int, attempt: int) -> JobArea:
-        """Make a fresh area: one that an earlier life left behind is not touched. Raises SiteError."""
+        """Make a fresh area: one that an earlier life left behind is not touched. Raises NoWorkDirectory."""
         try:
             area = cls(Path(tempfile.mkdtemp(prefix=f"job-{job_id}-{attempt}-", dir=volume)))
             area.work.mkdir()
             area.scratch.mkdir()
+            area.pilot_log.touch()
         except OSError as error:
-            raise SiteError(f"no directory for a job in {volume}: {error}") from error
+            raise NoWorkDirectory(f"no directory for a job in {volume}: {error.strerror}") from error
         return area
 
     @property

@@ -70,7 +70,7 @@ def store_log(job: Job, outcome: Outcome, pod: Pod, area: JobArea) -> Outcome:
         area.report.write_text(json.dumps(telling.report(job, outcome), indent=1) + "\n")
         pack(area, tarball, f"tarball_PandaJob_{job.id}_{pod.site.queue.name}")
         stored = _store_in_time(job.log, tarball, destination, job, pod)
-    except (JobError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever happens to the log, the final must go out (promise P1)
         failure = error if isinstance(error, JobError) else TransferFailed(f"log tarball: {error}", "out")
         log.error("the log is not stored", why=str(failure))
         return replace(outcome, cause=outcome.cause or failure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from pilot.panda.reporter import Reporter
@@ -19,10 +20,14 @@ from pilot.values.stop import Stop
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """One pilot's means. ``inherited`` is the part of the pilot's environment that a payload may see."""
+    """One pilot's means.
+
+    ``work`` is the scratch directory (absolute), ``inherited`` the part of the environment that a payload may see.
+    """
 
     settings: Settings
     site: Site
+    work: Path
     reporter: Reporter
     lanes: Lanes
     clock: Clock

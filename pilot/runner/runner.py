@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 from pilot import __version__
 from pilot.panda.duties import Identity
@@ -20,9 +19,10 @@ from pilot.runner.execution import execute, judge
 from pilot.runner.files import afford, stage_in, stage_out, store_log
 from pilot.runner.joblog import job_log
 from pilot.runner.pod import Pod, Stopwatch
+from pilot.runner.refusal import refuse
 from pilot.runner.reporting import deliver
 from pilot.staging.plan import Trust, make_plan
-from pilot.values.errors import JobError
+from pilot.values.errors import InternalError, JobError, NoWorkDirectory, SiteError
 from pilot.values.events import events
 from pilot.values.job import Job
 from pilot.values.outcome import Outcome, PayloadEnd, Phase, State, StoredFile
@@ -34,7 +34,11 @@ log = events(__name__)
 def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
     """Take one job from its definition to its one final; whether the server has it."""
     began = pod.clock.now()
-    area = JobArea.make(Path(pod.settings.work), job.id, job.attempt)
+    try:
+        area = JobArea.make(pod.work, job.id, job.attempt)
+    except NoWorkDirectory as error:
+        refuse(job.id, job.attempt, error, pod)
+        raise SiteError(str(error)) from error
     with job_log(area.pilot_log, pod.redactor), Stop(pod.stop) as stop:
         log.info("job acquired", job=job.id, attempt=job.attempt, area=area.root)
         identity = telling.identity(job.id, job.attempt, pod.settings, pod.site.queue, __version__)
@@ -84,4 +88,7 @@ def _steps(
     except JobError as error:
         log.error("the job fails", code=error.code, why=str(error))
         reached = replace(reached, cause=error)
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the job its final (promise P1)
+        log.crash("the pilot failed", error)
+        reached = replace(reached, cause=InternalError(f"the pilot failed: {type(error).__name__}: {error}"))
     return reached

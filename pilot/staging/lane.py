@@ -32,6 +32,7 @@ class LaneSettings:
         idle_s: how long no byte may move.
         total_s: how long one file may take, with all its tries.
         keep_s: how long an idle process stays.
+        patience_s: how long an output is tried again, counted from its first try.
     """
 
     ca_path: str | None = None
@@ -42,6 +43,7 @@ class LaneSettings:
     idle_s: float = 60.0
     total_s: float = 6 * 3600.0
     keep_s: float = 5.0
+    patience_s: float = 0.0
 
 
 class Lane:

@@ -19,18 +19,22 @@ from pilot.staging.partial import partial_path
 from pilot.staging.transfer import Moved, Transfer
 from pilot.values.deadline import Deadline
 from pilot.values.errors import STAGE_KINDS, Mismatch, StageError, Stalled, TransferFailed, Unreachable
+from pilot.values.events import events
 from pilot.values.names import Checksum
 from pilot.values.stop import Stop
 
+log = events(__name__)
+
 __all__ = ["LaneSettings", "Lanes"]
 
-# The retry policy. Trouble that may pass is tried three times, with pauses of up to 1, 2, ... 10 s drawn
-# evenly (pods that fail together do not come back together); bytes that arrived wrong are fetched once more;
-# an answer that will be the same (missing, denied, ...) is final.
+# The retry policy. Trouble that may pass is tried three times, with pauses of up to 1, 2, ... 30 s drawn
+# evenly (pods that fail together do not come back together), and for outputs until `patience_s` is over:
+# they are what the whole job was for (promise P4). Bytes that arrived wrong are fetched once more; an answer
+# that will be the same (missing, denied, ...) is final.
 _TRIES = 3
 _MISMATCH_TRIES = 2
 _PAUSE_S = 1.0
-_LONGEST_PAUSE_S = 10.0
+_LONGEST_PAUSE_S = 30.0
 
 _CLEAN_S = 3.0
 """How long the removal of what a killed upload left behind may take, in seconds: a stop waits for it."""
@@ -73,6 +77,7 @@ class Lanes:
         Raises a StageError of the transfer's direction, or Stopped. Nothing partial is left behind.
         """
         limit = deadline.sooner(Deadline.after(self._settings.total_s, deadline.clock))
+        patience = limit.sooner(Deadline.after(self._settings.patience_s, deadline.clock))
         tries = 0
         while True:
             stop.check()
@@ -81,8 +86,9 @@ class Lanes:
             try:
                 return self._try(transfer, watch, stop)
             except StageError as error:
-                if tries >= _allowed(error) or limit.expired():
+                if limit.expired() or (tries >= _allowed(error) and not _worth_waiting(error, patience)):
                     raise
+                log.warning("a transfer failed and is tried again", why=str(error), tries=tries)
             _pause(tries, limit, stop)
 
     def retire(self) -> None:
@@ -239,9 +245,14 @@ def _allowed(error: StageError) -> int:
     return _TRIES if error.retryable and not isinstance(error, _LaneDied) else 1
 
 
+def _worth_waiting(error: StageError, patience: Deadline) -> bool:
+    """Whether it is an output that a storage may take later."""
+    return error.direction == "out" and error.retryable and not isinstance(error, _LaneDied) and not patience.expired()
+
+
 def _pause(tries: int, limit: Deadline, stop: Stop) -> None:
     """Wait before the next try; a stop or the limit ends it."""
-    longest = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** (tries - 1))
+    longest = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(tries - 1, 10))
     pause = min(random.uniform(0, longest), limit.left())  # noqa: S311 - no secret
     with selectors.DefaultSelector() as ready:
         ready.register(stop, selectors.EVENT_READ)

@@ -100,8 +100,7 @@ def _destination(file: OutputFile, site: Site, job_id: int, activities: tuple[st
 def _default_endpoint(site: Site, activities: tuple[str, ...]) -> Endpoint | None:
     """The queue's own storage for this kind of file, where the job names none."""
     names = (name for activity in activities for name in site.queue.astorages.get(activity, ()))
-    found = next(names, None)
-    return Endpoint(found) if found else None
+    return next(names, None)
 
 
 def _storage(lfn: str, endpoint: Endpoint | None, site: Site, direction: Direction) -> Storage:

@@ -13,6 +13,8 @@
     └── JobError            the job fails, with a PanDA error code
         ├── BadJob              the definition is not well formed
         ├── ResourceError       the job asks for more than the pod has
+        ├── NoWorkDirectory     no directory could be made for it
+        ├── InternalError       a fault of the pilot itself
         ├── StageError          a file could not be moved (FileMissing, Mismatch, Stalled,
         │                       NoSpace, Denied, Exists, Unreachable, TransferFailed)
         ├── PayloadError        the payload failed (PayloadFailed, PayloadNotStarted, OutputMissing)
@@ -112,6 +114,19 @@ class BadJob(JobError):
         self.reason = reason
         self.job_id = job_id
         self.attempt = attempt
+
+
+class NoWorkDirectory(JobError):
+    """The job's own directory could not be made."""
+
+    _code = 1199
+    blame = Blame.SITE
+
+
+class InternalError(JobError):
+    """A fault of the pilot itself."""
+
+    _code = 1319
 
 
 class ResourceError(JobError):

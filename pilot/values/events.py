@@ -30,6 +30,10 @@ class Events:
         """Something went wrong that the pilot can live with."""
         self._logger.warning(text, extra={"keys": keys})
 
+    def crash(self, text: str, error: BaseException) -> None:
+        """A fault of the pilot itself, with its traceback."""
+        self._logger.error(text, exc_info=error, extra={"keys": {"why": f"{type(error).__name__}: {error}"}})
+
     def error(self, text: str, **keys: object) -> None:
         """Something went wrong that a job, or the pilot, dies of."""
         self._logger.error(text, extra={"keys": keys})

@@ -36,7 +36,7 @@ class Settings:
         0.0, "stop by ourselves so long after the start; 0: never", unit="s", env=("PILOT_DEADLINE_S",)
     )
     heartbeat: float = option(300.0, "time between two updates of a job, +-10 %", unit="s", least=0.1)
-    patience: float = option(3600.0, "how long a final report is tried again", unit="s")
+    patience: float = option(3600.0, "how long a final report, or an output, is tried again", unit="s")
     late_answer: float = option(0.7, "after a stop, wait so long for the answer to an acquire in flight", unit="s")
     label: str = option("managed", "prod_source_label to ask for", env=("prodSourceLabel",))
     harvester_id: str = option(

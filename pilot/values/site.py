@@ -64,7 +64,7 @@ class Queue:
     maxtime_s: int = 0
     maxwdir_mib: int = 0
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    astorages: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    astorages: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +106,7 @@ def parse_queue(name: str, raw: object) -> Queue:
         maxtime_s=_number(raw, "maxtime"),
         maxwdir_mib=_number(raw, "maxwdir"),
         environ=MappingProxyType(_environ(str(raw.get("environ") or ""))),
-        astorages=MappingProxyType(
-            {str(key): tuple(str(name) for name in names) for key, names in _mapping(raw, "astorages").items()}
-        ),
+        astorages=MappingProxyType({str(key): _endpoints(names) for key, names in _mapping(raw, "astorages").items()}),
     )
 
 
@@ -132,6 +130,13 @@ def _parse_storage(name: str, entry: Any) -> Storage:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SiteError(f"storage data of {name[:60]!r}: {type(error).__name__}: {error}") from None
+
+
+def _endpoints(names: Any) -> tuple[Endpoint, ...]:
+    try:
+        return tuple(Endpoint(name) for name in names)
+    except (TypeError, ValueError) as error:
+        raise SiteError(f"queue data: astorages: {error}") from None
 
 
 def _number(raw: Mapping[str, Any], key: str) -> int:

@@ -8,6 +8,7 @@ import click
 
 from pilot.agent import configuration
 from pilot.agent.logs import configure
+from pilot.agent.signals import stop_on_signals
 from pilot.values.events import Redactor
 from pilot.values.settings import Resolved, names
 
@@ -39,9 +40,10 @@ def command(config: str | None, show_settings: bool, **flags: Any) -> int:
         return 0
     redactor = Redactor()
     configure(resolved.settings, redactor)
-    from pilot.agent.agent import run_pilot  # noqa: PLC0415 - requests and its kin are needed from here on only
+    with stop_on_signals(in_pod=resolved.settings.in_pod) as stop:
+        from pilot.agent.agent import run_pilot  # noqa: PLC0415 - requests and its kin are needed from here on only
 
-    return run_pilot(resolved.settings, configuration.inherited(), redactor)
+        return run_pilot(resolved.settings, configuration.inherited(), redactor, stop)
 
 
 def _show(resolved: Resolved) -> None:

@@ -11,7 +11,13 @@ from pilot.values.errors import UsageError
 
 @click.command("serve")
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
-@click.option("--port", default=25080, show_default=True, help="port to listen on; 0 picks a free one")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=25080,
+    show_default=True,
+    help="port to listen on; 0 picks a free one",
+)
 @click.option("--data", default="pilot-data", show_default=True, metavar="DIR", help="where jobs and files are kept")
 def command(host: str, port: int, data: str) -> int:
     """Serve PanDA's API for one machine, with a file store; ends with TERM or Ctrl-C.
