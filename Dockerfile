@@ -27,7 +27,8 @@ LABEL org.opencontainers.image.title="panda-pod-pilot" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 # The official Python images come without bytecode of the standard library.
-RUN python3 -c 'import compileall, sysconfig; compileall.compile_dir(sysconfig.get_path("stdlib"), quiet=2, workers=0)' \
+RUN python3 -m compileall -q -j 0 -x '/(site-packages|tests?)/' \
+        "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
     && install -d -m 1777 /scratch
 COPY --from=builder /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH \

@@ -1,5 +1,10 @@
+import re
+import runpy
+from pathlib import Path
+
 import pytest
 
+from pilot.agent.cli import COMMANDS
 from pilot.values.errors import UsageError
 from pilot.values.settings import resolve
 
@@ -43,3 +48,15 @@ def test_a_wrong_setting_is_one_line_with_its_name_and_origin(file, environ, fla
         resolve(file, environ, flags)
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_documented_settings_are_the_real_ones():
+    docs = Path(__file__).parents[2] / "docs"
+    generated = runpy.run_path(str(docs / "generate.py"))["page"]()
+    assert (docs / "settings.md").read_text() == generated, "run docs/generate.py"
+
+
+def test_the_readme_names_every_command_and_no_other():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme.split("## Commands")[1].split("`pilot run` takes")[0]
+    assert set(re.findall(r"^\| `pilot (\w+)", table, re.MULTILINE)) == set(COMMANDS)
