@@ -10,8 +10,9 @@ from pilot.values.settings import Settings, environment_names
 
 HEAD = """# Settings
 
-Defaults < settings file (`/etc/pilot/pilot.yaml`, or `--config`) < environment < flags. Several variables: the first one that is set
-wins. `pilot run --show-settings` prints all of them with where each came from. This page is made by `docs/generate.py`.
+Defaults < settings file (`/etc/pilot/pilot.yaml`, or `--config`) < environment < flags. Of several variables the first
+one that is set wins. `pilot run --show-settings` prints all settings with where each came from. This page is made by
+`docs/generate.py`.
 
 | setting | default | unit | environment | what it does |
 |---|---|---|---|---|

@@ -49,6 +49,7 @@ class Duty(ABC):
         self.rng = rng
         self.due = clock.monotonic()
         self.tries = 0
+        self.news = 0  # counts what main has asked for: an attempt that overlaps with it is followed by another
         self.done = False
         self.failure: str | None = None
 
@@ -64,7 +65,8 @@ class Duty(ABC):
         log.warning(str(error), tries=self.tries, next_s=round(self.due - self.clock.monotonic(), 1))
 
     def now(self) -> None:
-        """Be due now."""
+        """Be due now, also if an attempt is under way that does not know of it yet."""
+        self.news += 1
         self.due = self.clock.monotonic()
 
     def hurry(self) -> None:
@@ -190,6 +192,7 @@ class Report(Duty):
     def phase(self, fields: Mapping[str, Any]) -> None:
         """A new state, to be told now (or, while the server is away, with the next try)."""
         self._phases.append(fields)
+        self.news += 1
         if self.tries == 0:
             self.now()
 
@@ -214,8 +217,8 @@ class Report(Duty):
         try:
             self._obey(client.update_job({**self._identity.fields, **self._newest}))
         except (ServerError, CredentialError) as error:
-            self._newest = self._phases[-1] if self._phases else self._newest
-            self._phases.clear()
+            while self._phases:  # one by one: main may add to them meanwhile
+                self._newest = self._phases.popleft()
             if isinstance(error, ServerRefused):  # the next heartbeat may carry what is accepted
                 log.error(f"update refused: {error}")
                 self._beat()

@@ -44,7 +44,7 @@ class Reporter:
         self._changed = threading.Condition()
         self._duties: list[Duty] = []
         self._report: Report | None = None
-        self._busy: Duty | None = None
+        self._news = 0
         self._withdrawing = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -149,8 +149,9 @@ class Reporter:
                 now = self._clock.monotonic()
                 due = [duty for duty in self._duties if duty.due <= now]
                 if due:
-                    self._busy = min(due, key=_urgency)
-                    return self._busy
+                    chosen = min(due, key=_urgency)
+                    self._news = chosen.news
+                    return chosen
                 if self._closing and not any(isinstance(duty, WorkerStatus) for duty in self._duties):
                     return None
                 first = min((duty.due for duty in self._duties), default=math.inf)
@@ -158,7 +159,8 @@ class Reporter:
 
     def _finished(self, duty: Duty) -> None:
         with self._changed:
-            self._busy = None
+            if duty.news != self._news:
+                duty.due = self._clock.monotonic()
             if duty.done:
                 self._duties.remove(duty)
                 if duty is self._report:

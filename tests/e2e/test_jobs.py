@@ -260,3 +260,24 @@ def test_a_worker_is_told_to_have_started_and_finished(serve, run):
     assert [(one["worker_id"], one["status"]) for one in calls] == [(42, "started"), (42, "finished")]
     (acquire,) = serve.calls("acquire_jobs")
     assert json.loads(acquire["body"])["harvester_id"] == "harv"
+
+
+def test_more_jobs_are_taken_within_the_timefloor(serve, run, tmp_path):
+    queue = tmp_path / "queue.json"
+    queue.write_text(json.dumps({"nickname": "LOCAL", "timefloor": 5}))
+    jobs = [serve.submit(command="true") for _ in range(3)]
+    assert run("--idle", 0.5, environment={"PILOT_QUEUEDATA": str(queue)}).wait() == 0
+    assert [serve.ended(job)["state"] for job in jobs] == ["finished"] * 3
+
+
+def test_without_a_timefloor_one_job_is_taken(serve, run):
+    jobs = [serve.submit(command="true") for _ in range(2)]
+    assert run().wait() == 0
+    assert serve.ended(jobs[0])["state"] == "finished"
+    assert serve.status(jobs[1])["state"] == "activated"
+
+
+def test_a_job_that_wants_gpus_is_refused_before_its_inputs_are_touched(serve, run):
+    status = run_one(serve, run, command="true", gpus=2, inputs=[{"name": "in", "url": f"{serve.url}/store/none"}])
+    assert (status["state"], status["pilot_error_code"]) == ("failed", 1305)
+    assert "2 GPUs" in status["pilot_error_diag"]
