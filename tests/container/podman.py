@@ -1,5 +1,6 @@
 """Podman with storage and settings of its own, that leaves nothing behind."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -61,6 +62,7 @@ class Podman:
             if mount.startswith(f"{self.place}/"):
                 subprocess.run(["umount", mount], check=True)
         shutil.rmtree(self.place)
+        _remove_cgroups()
 
     def __call__(self, *arguments):
         """Run a podman command to its end; what came of it, as text."""
@@ -72,3 +74,11 @@ class Podman:
         done = self(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+
+def _remove_cgroups():
+    """Remove podman's cgroups, which it leaves empty; one that is in use stays."""
+    for root in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")):
+        for name in ("libpod_parent/conmon", "libpod_parent"):
+            with contextlib.suppress(OSError):
+                (root / name).rmdir()

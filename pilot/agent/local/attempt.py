@@ -17,7 +17,8 @@ from pilot.agent import configuration
 from pilot.agent.local.api import LocalServer
 from pilot.agent.local.children import child, embedded_server
 from pilot.agent.local.jobfile import JobFile, read_job_file
-from pilot.agent.local.view import Watcher, describe, watcher
+from pilot.agent.local.view import describe
+from pilot.agent.local.watch import Watcher, watcher
 from pilot.values.errors import PilotError, UsageError
 
 _ENDS = ("finished", "failed", "cancelled")
@@ -74,7 +75,7 @@ def _settings(job: JobFile, scratch: Path) -> Path:
     """The pilot's settings file: it may link this job's files, and tells every step."""
     file = scratch / "pilot.yaml"
     roots = sorted({str(path.parent) for path in job.files.values()})
-    file.write_text(yaml.safe_dump({"input_roots": roots, "log_format": "json", "log_level": "debug"}))
+    file.write_text(yaml.safe_dump({"input_roots": roots, "log_format": "json", "log_level": "debug", "grace": 8}))
     return file
 
 
