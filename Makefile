@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check soak bench image clean
+.PHONY: demo test check bench image clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/pilot try examples/wordcount/job.yaml --out demo-out
@@ -17,9 +17,6 @@ check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-
-soak: $(VENV)/.test
-	$(BIN)/python -m pytest -m soak $(TESTS)
 
 bench: $(VENV)/.test
 	$(BIN)/python bench/run.py
