@@ -31,10 +31,10 @@ RUN python3 -m compileall -q -j 0 -x '/(site-packages|tests?)/' \
         "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
     && install -d -m 1777 /scratch
 COPY --from=builder /opt/venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH \
-    HOME=/scratch \
+# The command is found, but not the venv's Python: payloads inherit PATH, and their python3 is not ours.
+RUN ln -s /opt/venv/bin/pilot /usr/local/bin/pilot
+ENV HOME=/scratch \
     TMPDIR=/scratch \
-    PILOT_WORK=/scratch/work \
     PYTHONDONTWRITEBYTECODE=1
 WORKDIR /scratch
 USER 10001:0

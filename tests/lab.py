@@ -146,7 +146,11 @@ def free_port():
 
 def clean_environment():
     """The environment without what would set the pilot's settings."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PILOT_", "HARVESTER_", "X509_"))}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PILOT_", "HARVESTER_", "X509_", "TMPDIR"))
+    }
 
 
 def definition(**fields):

@@ -9,6 +9,12 @@ need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 need xrootd "xrootd-server xrootd-server-plugins"
 need xrdfs xrootd-client
 need strace strace
+if [ "$(id -u)" = 0 ]; then # the tests of the image run as root only
+    need buildah buildah
+    need podman podman
+    need runc runc
+    need mmdebstrap mmdebstrap
+fi
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
@@ -22,5 +28,5 @@ if [ -n "$become" ] && ! $become true 2>/dev/null; then
 fi
 echo "tests: installing$missing"
 $become apt-get -o DPkg::Lock::Timeout=300 -qq update
-# shellcheck disable=SC2086 - a list of words
+# shellcheck disable=SC2086  # a list of words
 DEBIAN_FRONTEND=noninteractive $become apt-get -o DPkg::Lock::Timeout=300 -qq install -y --no-install-recommends $missing >/dev/null

@@ -28,7 +28,7 @@ class Settings:
 
     server: str = option("http://127.0.0.1:25080", "base URL of the PanDA server")
     queue: str = option("LOCAL", "PanDA queue to take jobs of", env=("pandaQueueName", "computingSite"))
-    work: str = option("pilot-work", "scratch directory; made if missing", unit="path")
+    work: str = option("pilot-work", "scratch directory; made if missing", unit="path", env=("TMPDIR",))
     max_jobs: int = option(0, "take at most so many jobs; 0: one, and more only within the queue's timefloor")
     idle: float = option(300.0, "leave after so long without a job", unit="s")
     grace: float = option(30.0, "what SIGTERM leaves us before SIGKILL", unit="s", env=("PILOT_GRACE_S",), least=0.1)

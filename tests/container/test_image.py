@@ -157,7 +157,7 @@ def test_stopping_the_container_ends_a_deaf_payload_and_tells_the_server(serve, 
     job_id = serve.submit(command="trap '' TERM; touch deaf; while :; do sleep 0.1; done")
     name = containers()
     pid = start(podman, serve, image, name)
-    until(lambda: list(Path(f"/proc/{pid}/root/scratch/work").rglob("deaf")), what="the payload's trap")
+    until(lambda: list(Path(f"/proc/{pid}/root/scratch").rglob("deaf")), what="the payload's trap")
     assert "NSpid:\t%d\t1\n" % pid in Path(f"/proc/{pid}/status").read_text()
     began = time.monotonic()
     podman.answer("stop", "--time", GRACE_S, name)
