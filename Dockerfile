@@ -31,6 +31,7 @@ RUN python3 -m compileall -q -j 0 -x '/(site-packages|tests?)/' \
         "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" \
     && install -d -m 1777 /scratch
 COPY --from=builder /opt/venv /opt/venv
+COPY --from=builder /source/wrappers /opt/wrappers
 # The command is found, but not the venv's Python: payloads inherit PATH, and their python3 is not ours.
 RUN ln -s /opt/venv/bin/pilot /usr/local/bin/pilot
 ENV HOME=/scratch \

@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the table of settings in the code."""
+"""Writes docs/settings.md and docs/calls.md from the tables in the code."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from pilot.panda.fields import CALLS, Field
 from pilot.values.settings import Settings, environment_names
 
-HEAD = """# Settings
+SETTINGS_HEAD = """# Settings
 
 Defaults < settings file (`/etc/pilot/pilot.yaml`, or `--config`) < environment < flags. Of several variables the first
 one that is set wins. `pilot run --show-settings` prints all settings with where each came from. This page is made by
@@ -18,13 +19,19 @@ one that is set wins. `pilot run --show-settings` prints all settings with where
 |---|---|---|---|---|
 """
 
+CALLS_HEAD = """# Calls
 
-def page() -> str:
-    """The whole page."""
-    return HEAD + "".join(_row(one.name) for one in fields(Settings))
+Each call of PanDA's v1 API that the pilot can make (paths below `/api/v1/`), each field that it sends, where the value
+comes from, its unit and limit. No other field is ever sent. This page is made by `docs/generate.py`.
+"""
 
 
-def _row(name: str) -> str:
+def settings_page() -> str:
+    """The table of settings."""
+    return SETTINGS_HEAD + "".join(_setting(one.name) for one in fields(Settings))
+
+
+def _setting(name: str) -> str:
     one = next(one for one in fields(Settings) if one.name == name)
     default = ",".join(one.default) if isinstance(one.default, tuple) else one.default
     shown = f"`{default}`" if default != "" else ""
@@ -32,7 +39,29 @@ def _row(name: str) -> str:
     return f"| `{name}` | {shown} | {one.metadata['unit']} | {variables} | {one.metadata['help']} |\n"
 
 
+def calls_page() -> str:
+    """A table per call."""
+    return CALLS_HEAD + "".join(_call(name, sent) for name, sent in CALLS.items())
+
+
+def _call(name: str, sent: dict[str, Field]) -> str:
+    head = f"\n## {name}\n\n"
+    if not sent:
+        return head + "Nothing is sent.\n"
+    rows = [
+        f"| `{field}` | {_kind(one)} | {one.source.replace('|', '&#124;')} | {one.unit} | {one.limit or ''} |\n"
+        for field, one in sent.items()
+    ]
+    return head + "| field | type | where it comes from | unit | limit |\n|---|---|---|---|---|\n" + "".join(rows)
+
+
+def _kind(field: Field) -> str:
+    return {str: "text", int: "int", float: "number", dict: "object", bytes: "file"}[field.kind]
+
+
+PAGES = {"settings.md": settings_page, "calls.md": calls_page}
+
 if __name__ == "__main__":
-    target = Path(__file__).with_name("settings.md")
-    target.write_text(page())
-    sys.stdout.write(f"{target}\n")
+    for name, page in PAGES.items():
+        Path(__file__).with_name(name).write_text(page())
+        sys.stdout.write(f"docs/{name}\n")

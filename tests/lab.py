@@ -105,17 +105,19 @@ class Serve:
 class Run:
     """A `pilot run` process in a session of its own."""
 
-    def __init__(self, server: str, work: Path, *arguments, environment=None):
+    def __init__(self, server, work: Path, *arguments, environment=None, alone=False, command=None):
+        """``alone``: the environment holds nothing else; without ``server`` it names server and work itself."""
         self.work = work
         self.log = work.parent / f"{work.name}.log"
         self.errors = work.parent / f"{work.name}.err"
         self.began = time.monotonic()
+        where = ["--server", server, "--work", str(work)] if server else []
         with self.log.open("w") as out, self.errors.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pilot", "run", "--server", server, "--work", str(work), *map(str, arguments)],
+                [sys.executable, "-m", "pilot", *(command or ["run"]), *where, *map(str, arguments)],
                 stdout=out,
                 stderr=err,
-                env={**clean_environment(), **(environment or {})},
+                env={**({} if alone else clean_environment()), **(environment or {})},
                 start_new_session=True,
             )
 

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pilot import __version__
+from pilot.agent.site import find_site
+from pilot.agent.taking import job_file, next_job, pushed_job
+from pilot.net.credentials import CredentialFiles, Credentials
 from pilot.net.transport import Transport
-from pilot.panda.client import PandaClient, Question
-from pilot.panda.messages import Acquired, Broken, Documents, Withdrawn
+from pilot.panda.client import PandaClient
+from pilot.panda.report import Pace
 from pilot.panda.reporter import Reporter
+from pilot.panda.upkeep import LogCache, RefreshToken, SignOfLife, UploadLog, UploadWholeLog
+from pilot.panda.wire import Wire
 from pilot.resources.probe import Resources, probe
 from pilot.runner.pod import Pod
 from pilot.runner.refusal import refuse
 from pilot.runner.runner import run_job
 from pilot.staging.lanes import Lanes, LaneSettings
 from pilot.values.deadline import REAL_CLOCK, Deadline
-from pilot.values.errors import BadJob, SiteError
+from pilot.values.errors import BadJob
 from pilot.values.events import Redactor, events
 from pilot.values.job import Job
 from pilot.values.settings import Settings
-from pilot.values.site import Site, parse_queue, parse_storages
-from pilot.values.stop import Reason, Stop
+from pilot.values.stop import Drain, Reason, Stop
 
 log = events(__name__)
 
-_WITHDRAW_S = 95.0  # longer than an acquire can take
+LOG_NAME = "pilot.log"
+"""The pilot's whole log, on the scratch volume: what is uploaded to the cache."""
+
+ALIVE_NAME = "heartbeat"
+"""The file that is touched each minute while the pilot is alive."""
+
 _LEAVE_S = 5.0  # for the last words to Harvester
-_LEAVE_STOPPED_S = 0.2
+_LEAVE_STOPPED_S = 0.2  # where there are none
 
 
-def run_pilot(settings: Settings, inherited: Mapping[str, str], redactor: Redactor, stop: Stop) -> int:
+def run_pilot(settings: Settings, work: Path, inherited: Mapping[str, str], redactor: Redactor, stop: Stop) -> int:
     """Work until there is no job, no time, or a stop. The exit code: 0, or 1 if a final was not delivered.
 
-    Raises SiteError, CredentialError or UsageError for what cannot be mended by waiting.
+    ``work`` is the scratch directory, which exists. Raises SiteError, CredentialError or UsageError for what
+    cannot be mended by waiting.
     """
-    work = _make_work(settings)
     resources = probe(work)
     log.info(
         "pilot starts",
@@ -49,27 +57,32 @@ def run_pilot(settings: Settings, inherited: Mapping[str, str], redactor: Redact
         memory_mib=resources.memory_bytes >> 20,
         disk_mib=resources.disk_bytes >> 20,
     )
-    reporter = Reporter(PandaClient(_transport(settings), __version__), heartbeat_s=settings.heartbeat)
-    with _working(reporter, settings, stop), Lanes(_lane_settings(settings)) as lanes:
+    credentials = Credentials(_credential_files(settings), redactor.learn, time.time)
+    reporter = _reporter(settings, credentials)
+    with _working(reporter, settings, credentials, work, stop), Lanes(_lane_settings(settings)) as lanes:
         deadline = Deadline.after(settings.deadline) if settings.deadline else Deadline.never()
-        site = _find_site(settings, reporter, stop, deadline)
+        site = find_site(settings, work, reporter, stop, deadline)
         if site is None:
             return 0
-        return _take_jobs(Pod(settings, site, work, reporter, lanes, REAL_CLOCK, redactor, stop, deadline, inherited))
+        if site.queue.maxtime_s:
+            deadline = deadline.sooner(Deadline.after(site.queue.maxtime_s))
+        pod = Pod(settings, site, work, reporter, lanes, REAL_CLOCK, redactor, stop, Drain(), deadline, inherited)
+        return _push(pod, job_file(pod)) if job_file(pod) else _pull(pod)
 
 
-def _transport(settings: Settings) -> Transport:
-    verify = settings.ca or True
-    return Transport(settings.server, verify=verify, certificate=settings.certificate, proxy=settings.http_proxy)
+def _push(pod: Pod, file: str) -> int:
+    """Exactly the job of the file."""
+    job = pushed_job(file, pod)
+    return 0 if job is None or _end(job, probe(pod.work), pod) else 1
 
 
-def _take_jobs(pod: Pod) -> int:
+def _pull(pod: Pod) -> int:
     """Job after job; 1 when a final could not be delivered."""
     floor = Deadline.after(pod.site.queue.timefloor_s)
     taken = 0
     while not _enough(pod, taken, floor):
         resources = probe(pod.work)
-        job = _next_job(pod, resources)
+        job = next_job(pod, resources)
         if job is None:
             log.info("no more jobs", taken=taken, why=pod.stop.reason or "none came in the idle time")
             return 0
@@ -82,7 +95,7 @@ def _take_jobs(pod: Pod) -> int:
 
 def _enough(pod: Pod, taken: int, floor: Deadline) -> bool:
     """Whether no further job shall be taken. Without max_jobs: one, more only within the queue's timefloor."""
-    if pod.stop.reason is not None or pod.deadline.expired():
+    if pod.stop.reason is not None or pod.drain.requested or pod.deadline.expired():
         return True
     if pod.settings.max_jobs:
         return taken >= pod.settings.max_jobs
@@ -102,104 +115,6 @@ def _end(job: Job | BadJob, resources: Resources, pod: Pod) -> bool:
     return run_job(job, resources, pod)
 
 
-def _next_job(pod: Pod, resources: Resources) -> Job | BadJob | None:
-    """Ask until there is a job, the idle time is over, or a stop comes."""
-    idle = Deadline.after(pod.settings.idle).sooner(pod.deadline)
-    pod.reporter.acquire(_question(pod, resources))
-    message = pod.reporter.mailbox.get(idle, pod.stop)
-    unanswered = pod.reporter.unanswered
-    if message is None:
-        message = _withdraw(pod)
-    if isinstance(message, Broken):
-        raise message.error
-    if isinstance(message, Acquired):
-        return message.job
-    if unanswered and pod.stop.reason is None:
-        raise SiteError(f"no answer to acquire_jobs within {pod.settings.idle:g} s: {unanswered}")
-    return None
-
-
-def _withdraw(pod: Pod) -> Acquired | Broken | None:
-    """Stop asking. A job that is just being handed out is not lost: its answer is awaited, for a while."""
-    pod.reporter.withdraw()
-    limit = Deadline.after(_WITHDRAW_S)
-    while True:
-        stopped = pod.stop.reason is not None
-        if stopped:
-            limit = limit.sooner(Deadline((pod.stop.asked_at or 0) + pod.settings.late_answer))
-        message = pod.reporter.mailbox.get(limit, None if stopped else pod.stop)
-        if isinstance(message, Acquired | Broken):
-            return message
-        if isinstance(message, Withdrawn) or limit.expired():
-            return None
-
-
-def _question(pod: Pod, resources: Resources) -> Question:
-    settings, queue = pod.settings, pod.site.queue
-    disk_mb = resources.disk_bytes >> 20
-    left = pod.deadline.timeout()
-    return Question(
-        site_name=queue.resource,
-        label=settings.label,
-        node=settings.node,
-        computing_element=queue.name,
-        memory_mb=resources.memory_bytes >> 20,
-        disk_mb=min(disk_mb, queue.maxwdir_mib) if queue.maxwdir_mib else disk_mb,
-        remaining_s=None if left is None else int(left),
-        scheduler_id=settings.scheduler_id or None,
-        harvester_id=settings.harvester_id or None,
-        worker_id=int(settings.worker_id) if settings.worker_id and settings.harvester_id else None,
-    )
-
-
-def _find_site(settings: Settings, reporter: Reporter, stop: Stop, deadline: Deadline) -> Site | None:
-    """Queue and storage data from files or URLs; None when a stop came first. Raises SiteError."""
-    base = settings.server.rstrip("/")
-    queue_at = settings.queuedata or f"{base}/cache/schedconfig/{settings.queue}.all.json"
-    queue_at = queue_at.replace("{pandaqueue}", settings.queue)
-    storages_at = settings.storagedata or f"{base}/cache/ddmendpoints.json"
-    remote = [url if "://" in url else "" for url in (queue_at, storages_at)]
-    fetched = Documents(None, None)
-    if any(remote):
-        reporter.fetch(*remote)
-        message = reporter.mailbox.get(Deadline.after(settings.idle).sooner(deadline), stop)
-        if stop.reason is not None:
-            return None
-        if not isinstance(message, Documents):
-            why = (
-                message.error
-                if isinstance(message, Broken)
-                else f"none within {settings.idle:g} s: {reporter.unanswered}"
-            )
-            raise SiteError(f"no queue and storage data: {why}")
-        fetched = message
-    queue = parse_queue(settings.queue, fetched.queue if remote[0] else _read_json(queue_at))
-    storages = parse_storages(fetched.storages if remote[1] else _read_json(storages_at))
-    if not queue.online:
-        raise SiteError(f"queue {queue.name} is not online")
-    return Site(queue, storages)
-
-
-def _read_json(path: str) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SiteError(f"{path}: {error}") from None
-
-
-def _make_work(settings: Settings) -> Path:
-    """The scratch directory, made if it is missing. Raises SiteError if it cannot be written."""
-    work = Path(settings.work).absolute()
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        probe_file = work / ".pilot-writes-here"
-        probe_file.write_bytes(b"")
-        probe_file.unlink()
-    except OSError as error:
-        raise SiteError(f"scratch directory {work} cannot be used: {error}") from None
-    return work
-
-
 def _lane_settings(settings: Settings) -> LaneSettings:
     return LaneSettings(
         ca_path=settings.ca or None,
@@ -212,18 +127,48 @@ def _lane_settings(settings: Settings) -> LaneSettings:
     )
 
 
+def _credential_files(settings: Settings) -> CredentialFiles:
+    return CredentialFiles(
+        token=settings.token,
+        token_folders=(settings.token_dir, settings.work),
+        token_key=settings.token_key,
+        origin=settings.token_origin,
+        certificate=settings.certificate,
+    )
+
+
+def _reporter(settings: Settings, credentials: Credentials) -> Reporter:
+    transport = Transport(
+        settings.server, verify=settings.ca or True, certificate=credentials.certificate, proxy=settings.http_proxy
+    )
+    wire = Wire(transport, settings.server, __version__, credentials)
+    pace = Pace(settings.heartbeat, min(settings.heartbeat, settings.debug_heartbeat))
+    return Reporter(PandaClient(wire), pace=pace)
+
+
 @contextmanager
-def _working(reporter: Reporter, settings: Settings, stop: Stop) -> Iterator[None]:
-    """The reporter runs, and Harvester's record of this worker says so."""
-    known = (settings.harvester_id, int(settings.worker_id), settings.node) if settings.worker_id else None
-    reporter.start()
+def _working(
+    reporter: Reporter, settings: Settings, credentials: Credentials, work: Path, stop: Stop
+) -> Iterator[None]:
+    """The reporter runs, Harvester's record of this worker says so, and our log goes where people look for it."""
+    known = (settings.harvester_id, int(settings.worker_id), settings.node) if settings.log_stem else None
+    cache = LogCache(settings.log_upload_url, settings.log_stem) if settings.log_upload_url else None
+    log_file = work / LOG_NAME
     if known:
         reporter.tell_worker(*known, "started")
+    reporter.keep(lambda clock, rng: SignOfLife(clock, rng, work / ALIVE_NAME))
+    if settings.token_key:
+        reporter.keep(lambda clock, rng: RefreshToken(clock, rng, credentials, settings.token_client))
+    if cache:
+        reporter.keep(lambda clock, rng: UploadLog(clock, rng, log_file, cache, settings.log_interval))
+    reporter.start()
     try:
         yield
     finally:
         if stop.reason is not None:
             reporter.hurry()
+        if cache:
+            reporter.keep(lambda clock, rng: UploadWholeLog(clock, rng, log_file, cache))
         if known:
             reporter.tell_worker(*known, "finished")
         quick = stop.reason is not None and not known

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 from pilot.values.events import JsonFormatter, Redactor, TextFormatter
 from pilot.values.settings import Settings
+
+
+def copy_to(file: Path, redactor: Redactor) -> None:
+    """Write the events into ``file`` too, behind what an earlier life has left there."""
+    handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
+    handler.setFormatter(TextFormatter(redactor))
+    logging.getLogger("pilot").addHandler(handler)
 
 
 def configure(settings: Settings, redactor: Redactor) -> None:

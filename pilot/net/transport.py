@@ -14,6 +14,7 @@ import http.client
 import io
 import math
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from pilot.values.deadline import Deadline
-from pilot.values.errors import ServerGarbled, ServerUnavailable
+from pilot.values.errors import CredentialError, ServerGarbled, ServerUnavailable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -86,7 +87,8 @@ class Transport:
         """Send one request and read its answer, whatever its status.
 
         ``url`` is absolute, or a path below the base. Raises ServerUnavailable when no answer came whole,
-        ServerGarbled when it is larger than ``limits.most_bytes``.
+        ServerGarbled when it is larger than ``limits.most_bytes``,
+        CredentialError when the server refuses our certificate.
         """
         self._watch.begin(limits)
         target = url if "://" in url else self._base + url
@@ -104,7 +106,7 @@ class Transport:
             ) as response:
                 return Answer(response.status_code, _read(response, limits.most_bytes))
         except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
-            raise ServerUnavailable(f"{method} {target}: {_reason(error)}") from error
+            raise _meaning(f"{method} {target}", error) from error
         except (OSError, ValueError) as error:  # ValueError: a TLS socket that was shut down under a read
             raise ServerUnavailable(f"{method} {target}: {_reason(error)}") from error
         finally:
@@ -128,10 +130,23 @@ def _read(response: requests.Response, most: int) -> bytes:
     return bytes(body)
 
 
-def _reason(error: BaseException) -> str:
-    """The innermost cause in one line: urllib3 and requests wrap it up to four times."""
+def _meaning(call: str, error: BaseException) -> ServerUnavailable | CredentialError:
+    """What no answer means: a certificate of ours that the server's TLS refuses is not a matter of waiting."""
+    cause = _innermost(error)
+    if isinstance(cause, ssl.SSLError) and "ALERT" in str(cause.reason) and "CERT" in str(cause.reason):
+        return CredentialError(f"{call}: the server refuses our certificate: {cause.reason}")
+    return ServerUnavailable(f"{call}: {_reason(cause)}")
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The cause below all: urllib3 and requests wrap it up to four times."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    error = _innermost(error)
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:300]
 

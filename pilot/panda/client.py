@@ -1,8 +1,4 @@
-"""The calls of PanDA's v1 API that a pilot makes, each with its time limits, and the decision on its answer.
-
-HTTP 200 means nothing and ``success: true`` means little (panda-protocol.md 17.1): every answer becomes a
-value or one of the ServerErrors, whose class says whether to try again.
-"""
+"""The calls of PanDA's v1 API that concern jobs and workers, each with its time limits beside it."""
 
 from __future__ import annotations
 
@@ -11,38 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pilot.net.transport import Answer, Limits, Transport
-from pilot.panda.decode import decode_job, parse_json
+from pilot.net.transport import Limits
+from pilot.panda.decode import decode_job
 from pilot.panda.fields import clean
-from pilot.values.errors import (
-    BadJob,
-    CredentialError,
-    ServerGarbled,
-    ServerRefused,
-    ServerUnavailable,
-)
+from pilot.panda.wire import Wire, refusal, succeeded
+from pilot.values.errors import ServerGarbled, ServerRefused, ServerUnavailable
 from pilot.values.job import Job
 
 _ACQUIRE = Limits(connect_s=15, idle_s=70, total_s=90, most_bytes=8 << 20)  # the server itself looks for 50 s
 _UPDATE = Limits(connect_s=15, idle_s=60, total_s=120)
 _QUERY = Limits(connect_s=15, idle_s=30, total_s=60)
-_DOCUMENT = Limits(connect_s=15, idle_s=30, total_s=60, most_bytes=64 << 20)  # ddmendpoints.json of ATLAS: 6 MB
 
-_OK, _TIMEOUT, _FAILED, _INVALID = 0, 10, 30, 50
-_NO_CREDENTIAL = ("SSL secure connection is required", "production or pilot role", "no production/pilot role")
-_PERMANENT_500 = (
-    "types.UnionType",
-    "isinstance() arg 2",
-    "argument after ** must be a mapping",
-    "received invalid JSON",
-    "Not a gzipped file",
-    "codec can't decode",
-)  # corrections A19: these come from the request itself and never heal
+_OK, _TIMEOUT, _FAILED = 0, 10, 30
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What acquire_jobs is asked. Memory and disk in MB, the time left in seconds; None: not said."""
+    """What acquire_jobs is asked. Memory and disk in MB, the time left in seconds; None: not said.
+
+    ``target_architecture`` is the GPU map of panda-protocol.md 9.3 as the server of 1.0.4 takes it (A7).
+    """
 
     site_name: str
     label: str
@@ -51,9 +35,12 @@ class Question:
     memory_mb: int | None = None
     disk_mb: int | None = None
     remaining_s: int | None = None
+    resource_type: str | None = None
+    job_type: str | None = None
     scheduler_id: str | None = None
     harvester_id: str | None = None
     worker_id: int | None = None
+    target_architecture: Mapping[str, Any] | None = None
 
     def body(self) -> dict[str, Any]:
         """The JSON object, without what is None (the server takes null only here and there)."""
@@ -65,159 +52,118 @@ class Question:
             "memory": self.memory_mb,
             "disk_space": self.disk_mb,
             "remaining_time": self.remaining_s,
+            "resource_type": self.resource_type,
+            "job_type": self.job_type,
             "scheduler_id": self.scheduler_id,
             "harvester_id": self.harvester_id,
             "worker_id": self.worker_id,
+            "target_architecture": self.target_architecture,
             "n_jobs": 1,
         }
         return {key: value for key, value in fields.items() if value is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A stored update: the server's commands, "" for none, and secrets for a job in debug mode."""
+
+    command: str = ""
+    secrets: Mapping[str, Any] | None = None
+
+
 class PandaClient:
     """One PanDA server. Not thread-safe: the reporter owns it."""
 
-    def __init__(self, transport: Transport, version: str) -> None:
-        """Speak through ``transport``; ``version`` goes into the User-Agent."""
-        self._transport = transport
-        self._headers = {"User-Agent": f"panda-pod-pilot/{version}", "Accept": "application/json"}
+    def __init__(self, wire: Wire) -> None:
+        """Speak through ``wire``."""
+        self.wire = wire
+        self._refused: set[str] = set()
 
     def acquire_job(self, question: Question) -> Job | None:
         """Ask for one job; None when there is none now, which is never a final answer.
 
         Raises BadJob for a definition that is not well formed, CredentialError, or a ServerError.
         """
-        answer = self._send("POST", "/api/v1/pilot/acquire_jobs", _ACQUIRE, body=question.body())
-        envelope = _decode_jobs(answer)
+        body = {key: value for key, value in question.body().items() if key not in self._refused}
+        envelope = self.wire.post_for_jobs("/api/v1/pilot/acquire_jobs", body, _ACQUIRE)
         if envelope.get("success") is not True:
-            message = str(envelope.get("message"))
-            if message in ("No jobs in PanDA", "Timed out"):
-                return None
-            raise _refusal("acquire_jobs", message)
+            return self._no_job(question, str(envelope.get("message")))
         data = envelope.get("data")
         jobs = data.get("jobs") if isinstance(data, dict) else None
         if not isinstance(jobs, list) or not jobs:
             raise ServerGarbled("acquire_jobs: success, but no list of jobs")
         return decode_job(jobs[0])
 
-    def update_job(self, update: Mapping[str, Any]) -> str:
-        """Send an update (`fields.FIELDS`) and return the server's command, "" for none.
+    def _no_job(self, question: Question, message: str) -> Job | None:
+        """What a message of ``success: false`` means; a keyword that the server does not know is never sent again."""
+        if message in ("No jobs in PanDA", "Timed out"):
+            return None
+        keyword = "target_architecture"
+        if "unexpected keyword argument" in message and keyword in message and keyword not in self._refused:
+            self._refused.add(keyword)
+            return self.acquire_job(question)
+        raise refusal("acquire_jobs", message)
+
+    def update_job(self, update: Mapping[str, Any]) -> Acknowledged:
+        """Send an update (`fields.FIELDS`).
 
         Raises ServerUnavailable where nothing was stored but may be later (also for ``success: true`` with
         StatusCode 10 or 30), ServerRefused where it never will be.
         """
-        envelope = _decode(self._send("POST", "/api/v1/pilot/update_job", _UPDATE, body=clean(update)))
-        data = envelope.get("data")
-        if envelope.get("success") is not True:
-            raise _refusal("update_job", str(envelope.get("message")))
+        envelope = self.wire.post("/api/v1/pilot/update_job", clean(update), _UPDATE)
+        data = succeeded("update_job", envelope)
         if not isinstance(data, dict):
             raise ServerGarbled("update_job: success, but no data")
-        return _command(data, str(envelope.get("message")))
+        return _acknowledged(data, str(envelope.get("message")))
 
     def job_status(self, job_id: int) -> tuple[str, int | None]:
-        """The status of a job and its attempt number as the server knows them."""
-        query = {"job_ids": job_id}
-        envelope = _decode(self._send("GET", "/api/v1/pilot/get_job_status", _QUERY, query=query))
-        data = envelope.get("data")
-        if envelope.get("success") is not True or not isinstance(data, list) or not data:
-            raise _refusal("get_job_status", str(envelope.get("message")))
-        entry = data[0] if isinstance(data[0], dict) else {}
-        attempt = entry.get("attempt_number")
-        return str(entry.get("status")), attempt if isinstance(attempt, int) else None
+        """The status of a job and its attempt number as the server knows them; "not found", None for unknown."""
+        envelope = self.wire.get("/api/v1/pilot/get_job_status", {"job_ids": job_id}, _QUERY)
+        data = succeeded("get_job_status", envelope)
+        if not isinstance(data, list) or not data or not isinstance(data[0], dict):
+            raise ServerGarbled("get_job_status: success, but no list")
+        status, attempt = str(data[0].get("status")), data[0].get("attempt_number")
+        if status == "unknown":  # the answer of a server whose database is away (LB "Database outage")
+            raise ServerUnavailable("get_job_status: status unknown")
+        return status, attempt if isinstance(attempt, int) and status != "not found" else None
 
     def update_worker_status(self, harvester_id: str, worker_id: int, status: str, node: str) -> None:
         """Tell that the worker ``started`` or ``finished``; the server says success in any case."""
         body = {"harvester_id": harvester_id, "worker_id": worker_id, "status": status, "node_id": node}
-        envelope = _decode(self._send("POST", "/api/v1/pilot/update_worker_status", _QUERY, body=body))
-        if envelope.get("success") is not True:
-            raise _refusal("update_worker_status", str(envelope.get("message")))
+        succeeded("update_worker_status", self.wire.post("/api/v1/pilot/update_worker_status", body, _QUERY))
 
-    def document(self, url: str) -> Any:
-        """GET a JSON document (queue or storage data) by absolute URL, or by path on the server."""
-        answer = self._send("GET", url, _DOCUMENT)
-        try:
-            return json.loads(answer.body)
-        except ValueError as error:
-            raise ServerGarbled(f"GET {url}: not JSON: {error}") from error
+    def update_worker_node(self, node: Mapping[str, Any]) -> None:
+        """Tell what the node has (panda-protocol.md 9.2); success does not mean stored (A15)."""
+        succeeded("update_worker_node", self.wire.post("/api/v1/pilot/update_worker_node", node, _QUERY))
 
-    def interrupt(self) -> None:
-        """End the call in flight; may be called from any thread."""
-        self._transport.interrupt()
+    def update_worker_node_gpu(self, gpu: Mapping[str, Any]) -> None:
+        """Tell what GPUs of one model the node has (9.3, A14)."""
+        succeeded("update_worker_node_gpu", self.wire.post("/api/v1/pilot/update_worker_node_gpu", gpu, _QUERY))
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._transport.close()
-
-    def _send(
-        self,
-        method: str,
-        url: str,
-        limits: Limits,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, Any] | None = None,
-    ) -> Answer:
-        # exactly application/json: with a charset behind it the server sees no parameters
-        headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
-        payload = None if body is None else json.dumps(body, allow_nan=False).encode()
-        answer = self._transport.call(method, url, body=payload, query=query, headers=headers, limits=limits)
-        _check_status(f"{method} {url}", answer)
-        return answer
+    def resource_types(self) -> Sequence[Mapping[str, Any]]:
+        """The resource types with their limits of cores and memory per core (10)."""
+        data = succeeded("get_resource_types", self.wire.get("/api/v1/metaconfig/get_resource_types", {}, _QUERY))
+        return data if isinstance(data, list) else []
 
 
-_HTTP_OK, _UNAUTHORIZED, _FORBIDDEN, _SLOW_DOWN, _SERVER_FAULT = 200, 401, 403, (408, 429), 500
-
-
-def _check_status(call: str, answer: Answer) -> None:
-    """Raise for any status but 200 (panda-protocol.md 1.5 and corrections A19)."""
-    if answer.status == _HTTP_OK:
-        return
-    text = " ".join(answer.body[:500].decode("utf-8", "replace").split())[:300]
-    said = f"{call}: HTTP {answer.status}: {text}"
-    if answer.status == _UNAUTHORIZED or (answer.status == _FORBIDDEN and "oken" in text):
-        raise CredentialError(said)
-    if answer.status >= _SERVER_FAULT and not any(known in text for known in _PERMANENT_500):
-        raise ServerUnavailable(said)
-    if answer.status in _SLOW_DOWN:
-        raise ServerUnavailable(said)
-    raise ServerRefused(said)
-
-
-def _decode(answer: Answer) -> dict[str, Any]:
-    """The envelope of an answer that holds no job: where it is beyond all measure, it is garbled."""
-    try:
-        return _decode_jobs(answer)
-    except BadJob as error:
-        raise ServerGarbled(f"the answer is {error.reason}") from None
-
-
-def _decode_jobs(answer: Answer) -> dict[str, Any]:
-    """The envelope of an answer, told by its content and not by its header (trap 8)."""
-    try:
-        value = parse_json(answer.body)
-    except ValueError as error:
-        start = answer.body[:80].decode("utf-8", "replace")
-        raise ServerGarbled(f"the answer is no JSON ({error}): {start!r}") from error
-    if not isinstance(value, dict):
-        raise ServerGarbled("the answer is no JSON object")
-    return value
-
-
-def _command(data: Mapping[str, Any], message: str) -> str:
+def _acknowledged(data: Mapping[str, Any], message: str) -> Acknowledged:
     code = data.get("StatusCode", 0)
     if code == _OK:
         command = data.get("command")
-        return "" if command in (None, "NULL") else str(command)
+        return Acknowledged("" if command in (None, "NULL") else str(command), _secrets(data.get("pilotSecrets")))
     text = f"update_job: StatusCode {code}: {data.get('ErrorDiag') or message}"
     if code in (_TIMEOUT, _FAILED):
         raise ServerUnavailable(text)
     raise ServerRefused(text)
 
 
-def _refusal(call: str, message: str) -> CredentialError | ServerRefused | ServerUnavailable:
-    if any(known in message for known in _NO_CREDENTIAL):
-        return CredentialError(f"{call}: {message}")
-    if message in ("Timed out", "Database error", "database error in the PanDA server"):
-        return ServerUnavailable(f"{call}: {message}")
-    return ServerRefused(f"{call}: {message}")
+def _secrets(raw: object) -> Mapping[str, Any] | None:
+    """Secrets come as JSON text; what cannot be read is left alone: it is no reason to lose an update."""
+    try:
+        value = json.loads(raw) if isinstance(raw, str) else raw
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def first_words(commands: str) -> Sequence[str]:

@@ -119,6 +119,8 @@ def _job(fields: _Fields) -> Job:
         memory_mib=fields.number("minRamCount") or None,
         disk_mib=fields.number("maxDiskCount") or None,
         walltime_s=fields.number("maxWalltime") or None,
+        debug=fields.flag("debug"),
+        secrets=_secrets(fields),
     )
 
 
@@ -159,6 +161,10 @@ class _Fields:
         if "\x00" in value:
             raise BadJob(name, "holds a NUL character")
         return value
+
+    def flag(self, name: str) -> bool:
+        """A flag: the text "True", or JSON true."""
+        return self._raw.get(name) in ("True", True)
 
     def object(self, name: str) -> Mapping[str, Any]:
         """An object, empty where it is missing."""
@@ -285,6 +291,20 @@ def _environment(fields: _Fields) -> Mapping[str, str]:
             raise BadJob("environment", f"{quoted(key)}: the value is neither a text nor a number")
         result[fields.parsed("environment", EnvName, key)] = fields.parsed("environment", env_value, str(value))
     return MappingProxyType(result)
+
+
+def _secrets(fields: _Fields) -> Mapping[str, str]:
+    """Secrets come as JSON text (4.3); they go into a file of the payload's and nowhere else."""
+    text = fields.text("secrets")
+    if not text:
+        return MappingProxyType({})
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadJob("secrets", "not JSON") from None
+    if not isinstance(value, dict):
+        raise BadJob("secrets", "not an object")
+    return MappingProxyType({str(key): one if isinstance(one, str) else json.dumps(one) for key, one in value.items()})
 
 
 def _command(fields: _Fields) -> tuple[str, Url | None]:

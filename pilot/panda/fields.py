@@ -1,8 +1,9 @@
-"""The fields of update_job: each in the type, unit and length that the server stores.
+"""Every field that the pilot sends in a call of PanDA's v1 API: type, length, unit, and where its value comes from.
 
-A wrong type loses the whole call, an unknown name too, a NUL or an over-long text in some fields makes the
-update fail for ever (panda-live-behaviour.md "update_job", corrections A5, A6, B5): so nothing leaves the
-pilot that did not pass this table.
+A name that is not here is not sent: an unknown keyword loses the whole call. Nor does a value leave in
+another type or length: a wrong type loses the call, a NUL or an over-long text in some fields makes an
+update fail for ever (panda-live-behaviour.md "update_job", corrections A5, A6, B5). docs/calls.md is made
+from this table.
 """
 
 from __future__ import annotations
@@ -14,43 +15,102 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field: its JSON type, and for a text its greatest length in characters (0: no limit)."""
+    """A field: its JSON type, what it is made of, its unit, and a text's greatest length (0: no limit)."""
 
     kind: type
+    source: str
+    unit: str = ""
     limit: int = 0
 
 
-_TEXT_500 = Field(str, 500)
-_MEMORY = Field(float)
-
-FIELDS: dict[str, Field] = {
-    "job_id": Field(int),
-    "job_status": Field(str),
-    "attempt_nr": Field(int),
-    "job_sub_status": Field(str, 80),
-    "start_time": Field(str, 19),
-    "end_time": Field(str, 19),
-    "pilot_timing": Field(str, 100),
-    "site_name": Field(str),
-    "node": Field(str, 128),
-    "scheduler_id": Field(str, 128),
-    "pilot_id": Field(str, 200),
-    "batch_id": Field(str, 80),
-    "trans_exit_code": Field(int),
-    "pilot_error_code": Field(int),
-    "pilot_error_diag": _TEXT_500,
-    "exe_error_code": Field(int),
-    "exe_error_diag": _TEXT_500,
-    "cpu_consumption_time": Field(int),
-    "cpu_consumption_unit": Field(str, 128),
-    "core_count": Field(int),
-    "max_rss": _MEMORY,
-    "job_metrics": _TEXT_500,
-    "n_input_files": Field(int),
-    "job_output_report": Field(str),
-    "meta_data": Field(str),
-    "pilot_log": Field(str, 1024),
+_WORKER = {
+    "harvester_id": Field(str, "setting harvester_id"),
+    "worker_id": Field(int, "setting worker_id"),
 }
+
+CALLS: dict[str, dict[str, Field]] = {
+    "POST pilot/acquire_jobs": {
+        "site_name": Field(str, "panda_resource of the queue data"),
+        "prod_source_label": Field(str, "setting label"),
+        "node": Field(str, "setting node, else the host name", limit=128),
+        "computing_element": Field(str, "nickname of the queue data"),
+        "memory": Field(int, "memory limit of the cgroup, else physical memory", "MiB"),
+        "disk_space": Field(int, "least of free disk, maxwdir, setting disk_limit", "MiB"),
+        "remaining_time": Field(int, "what is left to the pilot's deadline; left out without one", "s"),
+        "resource_type": Field(str, "setting resource_type, as it is"),
+        "job_type": Field(str, "setting job_type"),
+        "scheduler_id": Field(str, "setting scheduler_id"),
+        **_WORKER,
+        "target_architecture": Field(dict, "map of the GPUs; never again after a server has refused the keyword"),
+        "n_jobs": Field(int, "1"),
+    },
+    "POST pilot/update_job": {
+        "job_id": Field(int, "PandaID of the definition"),
+        "job_status": Field(str, "starting, running, finished or failed"),
+        "attempt_nr": Field(int, "attemptNr of the definition"),
+        "job_sub_status": Field(str, "phase of the route", limit=80),
+        "start_time": Field(str, "wall clock when the job was acquired", "UTC, YYYY-mm-dd HH:MM:SS", 19),
+        "end_time": Field(str, "wall clock at the end of the route", "UTC, YYYY-mm-dd HH:MM:SS", 19),
+        "pilot_timing": Field(str, "getjob|stagein|payload|stageout|initial_setup|setup", "s", 100),
+        "site_name": Field(str, "panda_resource of the queue data"),
+        "node": Field(str, "setting node, else the host name", limit=128),
+        "scheduler_id": Field(str, "setting scheduler_id, else harvester-<harvester_id>", limit=128),
+        "pilot_id": Field(str, "log URL|batch system|pilot type|version", limit=200),
+        "batch_id": Field(str, "setting batch_id; never changes in a job's life", limit=80),
+        "trans_exit_code": Field(int, "the payload's wait status: its exit code, or minus the signal"),
+        "pilot_error_code": Field(int, "code of the first cause, 0 for none"),
+        "pilot_error_diag": Field(str, "text of the first cause", limit=500),
+        "exe_error_code": Field(int, "exit code of a payload that failed by itself"),
+        "exe_error_diag": Field(str, "last line of the payload's stderr", limit=500),
+        "cpu_consumption_time": Field(int, "CPU time of the payload and of what it waited for", "s"),
+        "cpu_consumption_unit": Field(str, "s", limit=128),
+        "core_count": Field(int, "coreCount of the definition", "cores"),
+        "max_rss": Field(float, "peak of the payload's largest process", "KiB"),
+        "job_metrics": Field(str, "name=value entries", limit=500),
+        "n_input_files": Field(int, "inputs of the definition"),
+        "job_output_report": Field(str, "JSON: guid, fsize, adler32, surl, endpoint by LFN"),
+        "meta_data": Field(str, "JSON: the job report"),
+        "pilot_log": Field(str, "end of the pilot's log of the job", limit=1024),
+        "stdout": Field(str, "debug tail, or what a command asked to see", limit=2048),
+    },
+    "GET pilot/get_job_status": {"job_ids": Field(int, "PandaID")},
+    "POST pilot/update_worker_status": {
+        **_WORKER,
+        "status": Field(str, "started in the first second, finished in the last"),
+        "node_id": Field(str, "setting node, else the host name"),
+    },
+    "POST event/acquire_event_ranges": {
+        "job_id": Field(int, "PandaID"),
+        "jobset_id": Field(int, "jobsetID of the definition"),
+        "task_id": Field(int, "taskID of the definition"),
+        "n_ranges": Field(int, "how many are wanted"),
+    },
+    "POST event/update_event_ranges": {
+        "event_ranges": Field(str, "JSON: eventRangeID, eventStatus, errorCode, errorDiag (500 characters)"),
+        "version": Field(int, "0"),
+    },
+    "POST event/update_single_event_range": {
+        "event_range_id": Field(str, "id of the range"),
+        "event_range_status": Field(str, "finished, failed or fatal"),
+    },
+    "GET event/get_event_range_statuses": {"job_task_ids": Field(str, "JSON: task_id and panda_id")},
+    "GET creds/get_access_token": {
+        "client_name": Field(str, "setting token_client"),
+        "token_key": Field(str, "content of the file in setting token_key"),
+    },
+    "GET creds/get_proxy": {"role": Field(str, "asked for by the caller"), "dn": Field(str, "asked for by the caller")},
+    "GET creds/get_key_pair": {
+        "public_key_name": Field(str, "storage data"),
+        "private_key_name": Field(str, "storage data"),
+    },
+    "GET creds/get_user_secrets": {"keys": Field(str, "asked for by the caller, repeated")},
+    "GET metaconfig/get_resource_types": {},
+    "POST file_server/upload_cache_file": {
+        "file": Field(bytes, "the pilot's log, gzipped, as <harvester>_<worker>_gz.out and in pieces", "", 100 << 20)
+    },
+}
+
+FIELDS = CALLS["POST pilot/update_job"]
 
 _CORE = (
     "job_id",

@@ -26,6 +26,14 @@ class Acquired:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What the server knows of a job: its status ("not found" for an unknown one) and its attempt."""
+
+    status: str
+    attempt: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """No acquire is in flight any more, and none will be sent."""
 
@@ -55,4 +63,4 @@ class Reported:
     detail: str = ""
 
 
-Message = Documents | Acquired | Withdrawn | Broken | Reported
+Message = Documents | Acquired | Known | Withdrawn | Broken | Reported

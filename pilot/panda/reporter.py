@@ -10,18 +10,22 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilot.panda.client import PandaClient, Question
-from pilot.panda.duties import Acquire, Duty, FetchDocuments, Identity, Report, WorkerStatus
+from pilot.panda.duties import Acquire, AskStatus, Duty, FetchDocuments, WorkerStatus
 from pilot.panda.mailbox import Mailbox
 from pilot.panda.messages import Broken, Message, Withdrawn
+from pilot.panda.report import Followed, Pace, Report
 from pilot.values.deadline import REAL_CLOCK, Clock, Deadline
 from pilot.values.errors import PilotError
 from pilot.values.events import events
 
 log = events(__name__)
+
+_ASKING = (Acquire, AskStatus, FetchDocuments)
+"""What main waits for, and can withdraw."""
 
 
 class Reporter:
@@ -31,14 +35,14 @@ class Reporter:
         self,
         client: PandaClient,
         *,
-        heartbeat_s: float,
+        pace: Pace,
         clock: Clock = REAL_CLOCK,
         rng: random.Random | None = None,
     ) -> None:
         """Nothing is sent before `start`."""
         self.mailbox: Mailbox[Message] = Mailbox()
         self._client = client
-        self._heartbeat_s = heartbeat_s
+        self._pace = pace
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
         self._changed = threading.Condition()
@@ -77,11 +81,20 @@ class Reporter:
     @property
     def unanswered(self) -> str | None:
         """Why what was asked last got no answer; None when the server did answer, or was not asked."""
-        return next((duty.failure for duty in self._duties if isinstance(duty, Acquire | FetchDocuments)), None)
+        return next((duty.failure for duty in self._duties if isinstance(duty, _ASKING)), None)
 
-    def follow(self, identity: Identity) -> None:
+    def ask_status(self, job_id: int) -> None:
+        """Ask what the server knows of a job; `Known` or `Broken` comes to the mailbox."""
+        self._withdrawing = False
+        self._add(AskStatus(self._clock, self._rng, job_id))
+
+    def keep(self, make: Callable[[Clock, random.Random], Duty]) -> None:
+        """Take over a duty beside the jobs, made with the reporter's clock and randomness."""
+        self._add(make(self._clock, self._rng))
+
+    def follow(self, followed: Followed) -> None:
         """Report this job from now on; nothing is sent before its first phase, or its final."""
-        self._report = Report(self._clock, self._rng, identity, self._heartbeat_s)
+        self._report = Report(self._clock, self._rng, followed, self._pace)
         self._add(self._report)
 
     def phase(self, fields: Mapping[str, Any]) -> None:
@@ -110,7 +123,7 @@ class Reporter:
             for duty in self._duties:
                 duty.hurry()
             self._changed.notify()
-        self._client.interrupt()
+        self._client.wire.interrupt()
 
     def finish(self, deadline: Deadline) -> None:
         """Send what is left, then end; what hangs past ``deadline`` is abandoned with its socket."""
@@ -120,7 +133,7 @@ class Reporter:
             self._changed.notify()
         self._thread.join(deadline.timeout())
         if self._thread.is_alive():
-            self._client.interrupt()
+            self._client.wire.interrupt()
             self._thread.join(0.2)
 
     # --- the thread ---------------------------------------------------------------------------------
@@ -139,7 +152,7 @@ class Reporter:
             log.error(f"the reporter failed: {type(error).__name__}: {error}")
             self.mailbox.put(Broken(PilotError(f"the reporter failed: {type(error).__name__}: {error}")))
         finally:
-            self._client.close()
+            self._client.wire.close()
 
     def _next(self) -> Duty | None:
         """Wait for the duty that is due first; None when the reporter shall end."""
@@ -147,14 +160,15 @@ class Reporter:
             while True:
                 self._drop_withdrawn()
                 now = self._clock.monotonic()
-                due = [duty for duty in self._duties if duty.due <= now]
+                open_duties = [duty for duty in self._duties if duty.last_words or not self._closing]
+                due = [duty for duty in open_duties if duty.due <= now]
                 if due:
-                    chosen = min(due, key=_urgency)
+                    chosen = min(due, key=lambda duty: (duty.rank, duty.due))
                     self._news = chosen.news
                     return chosen
-                if self._closing and not any(isinstance(duty, WorkerStatus) for duty in self._duties):
+                if self._closing and not open_duties:
                     return None
-                first = min((duty.due for duty in self._duties), default=math.inf)
+                first = min((duty.due for duty in open_duties), default=math.inf)
                 self._clock.wait(self._changed, None if math.isinf(first) else first - now)
 
     def _finished(self, duty: Duty) -> None:
@@ -170,11 +184,5 @@ class Reporter:
         """Called between two attempts, so no acquire is in flight."""
         if self._withdrawing:
             self._withdrawing = False
-            self._duties = [duty for duty in self._duties if not isinstance(duty, (Acquire, FetchDocuments))]
+            self._duties = [duty for duty in self._duties if not isinstance(duty, _ASKING)]
             self.mailbox.put(Withdrawn())
-
-
-def _urgency(duty: Duty) -> tuple[int, float]:
-    """A job's report comes before anything else."""
-    order = (Report, WorkerStatus, FetchDocuments, Acquire)
-    return next(rank for rank, kind in enumerate(order) if isinstance(duty, kind)), duty.due

@@ -14,7 +14,12 @@ _DEFAULTS = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 
 def payload_environment(
-    job: Job, work: Path, scratch: Path, inherited: Mapping[str, str], queue: Mapping[str, str]
+    job: Job,
+    work: Path,
+    scratch: Path,
+    inherited: Mapping[str, str],
+    queue: Mapping[str, str],
+    credentials: Mapping[str, str],
 ) -> dict[str, str]:
     """Later ones win: defaults, inherited, the queue's, the job's, and at last what the pilot must set.
 
@@ -24,12 +29,14 @@ def payload_environment(
         scratch: its TMPDIR.
         inherited: the pilot's environment, of which `INHERITED` is taken.
         queue: ``environ`` of the queue data.
+        credentials: variables with the paths of the payload's own credentials; never the pilot's.
     """
     return {
         **_DEFAULTS,
         **{name: inherited[name] for name in INHERITED if inherited.get(name)},
         **queue,
         **job.environment,
+        **credentials,
         "HOME": str(work),
         "PWD": str(work),
         "TMPDIR": str(scratch),

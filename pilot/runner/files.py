@@ -19,7 +19,15 @@ from pilot.runner.tarball import pack
 from pilot.staging.plan import Plan, local_url, log_destination
 from pilot.staging.transfer import Moved, Transfer
 from pilot.values.deadline import Deadline
-from pilot.values.errors import JobError, OutputMissing, ResourceError, Stopped, TransferFailed
+from pilot.values.errors import (
+    InputsTooLarge,
+    JobError,
+    NoPayloadCredential,
+    OutputMissing,
+    ResourceError,
+    Stopped,
+    TransferFailed,
+)
 from pilot.values.events import events
 from pilot.values.job import Job, OutputFile
 from pilot.values.names import Endpoint, Url
@@ -30,22 +38,37 @@ log = events(__name__)
 
 _LOG_S = 600.0  # to store the log, where no grace period is running out
 _NAMESPACE = uuid.UUID("6f6b52d1-6a0c-4a6e-9d0a-6c1f5b2f9f10")
+SECRETS_NAME = "panda_secrets.json"
 Destination = tuple[Url, Endpoint | None]
 
 
-def afford(job: Job, _resources: Resources) -> None:
-    """Refuse what the pod cannot give, before a byte is moved."""
+def afford(job: Job, _resources: Resources, pod: Pod) -> None:
+    """Refuse what the pod or the queue cannot give, before a byte is moved."""
+    for path in (pod.settings.payload_proxy, pod.settings.payload_token):
+        if path and not Path(path).is_file():
+            raise NoPayloadCredential(f"the payload's credential {path} is not there")
+    limit_mib, total = pod.site.queue.maxinputsize_mib, sum(file.size or 0 for file in job.inputs)
+    if limit_mib and total > limit_mib << 20:
+        raise InputsTooLarge(f"the inputs have {total >> 20} MiB, and the queue allows {limit_mib}")
     if job.gpus:
         raise ResourceError(f"the job asks for {job.gpus} GPUs, and this pilot hands out none")
 
 
-def stage_in(job: Job, plan: Plan, pod: Pod, stop: Stop) -> None:
+def stage_in(job: Job, plan: Plan, pod: Pod, area: JobArea, stop: Stop) -> None:
     """Every input lies in the work directory, verified; programs among them can be executed."""
+    if job.secrets:
+        _write_secrets(job, area.work / SECRETS_NAME)
     programs = {file.lfn for file in job.inputs if file.executable}
     for transfer in plan.inputs:
         _move(transfer, pod, pod.deadline, stop)
         if transfer.name in programs or transfer.source == job.transformation:
             Path(transfer.destination.path).chmod(0o755)
+
+
+def _write_secrets(job: Job, file: Path) -> None:
+    """The job's secrets, for its payload only: the name is the one that PanDA's users know."""
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(dict(job.secrets)), encoding="utf-8")
 
 
 def stage_out(job: Job, plan: Plan, pod: Pod, area: JobArea, stop: Stop) -> tuple[StoredFile, ...]:

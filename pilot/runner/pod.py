@@ -15,7 +15,7 @@ from pilot.values.events import Redactor
 from pilot.values.outcome import Phase
 from pilot.values.settings import Settings
 from pilot.values.site import Site
-from pilot.values.stop import Stop
+from pilot.values.stop import Drain, Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Pod:
     clock: Clock
     redactor: Redactor
     stop: Stop
+    drain: Drain
     deadline: Deadline
     inherited: Mapping[str, str]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 
 from pilot import __version__
-from pilot.panda.duties import Identity
+from pilot.panda.report import Followed
 from pilot.runner import telling
 from pilot.runner.pod import Pod
 from pilot.runner.reporting import await_verdict
@@ -28,5 +28,5 @@ def refuse(job_id: int | None, attempt: int | None, error: JobError, pod: Pod) -
     identity = telling.identity(job_id, attempt, pod.settings, pod.site.queue, __version__)
     fields = telling.refusal(error, now)
     with Stop(pod.stop) as stop:
-        pod.reporter.follow(Identity(identity, stop))
+        pod.reporter.follow(Followed(identity, stop))
         return await_verdict(job_id, fields, pod)

@@ -7,16 +7,19 @@ the final, has time of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from pilot import __version__
-from pilot.panda.duties import Identity
+from pilot.panda.report import Followed
 from pilot.resources.probe import Resources
 from pilot.runner import telling
 from pilot.runner.area import JobArea
 from pilot.runner.execution import execute, judge
 from pilot.runner.files import afford, stage_in, stage_out, store_log
+from pilot.runner.inspection import Inspector
 from pilot.runner.joblog import job_log
 from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.refusal import refuse
@@ -40,9 +43,11 @@ def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
         refuse(job.id, job.attempt, error, pod)
         raise SiteError(str(error)) from error
     with job_log(area.pilot_log, pod.redactor), Stop(pod.stop) as stop:
+        for secret in job.secrets.values():
+            pod.redactor.learn(secret)
         log.info("job acquired", job=job.id, attempt=job.attempt, area=area.root)
         identity = telling.identity(job.id, job.attempt, pod.settings, pod.site.queue, __version__)
-        pod.reporter.follow(Identity(identity, stop))
+        pod.reporter.follow(_followed(job, identity, stop, area, pod))
         pod.reporter.phase(telling.phase(State.STARTING, Phase.STARTING, began))
 
         watch = Stopwatch(pod.clock)
@@ -55,6 +60,11 @@ def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
     if delivered:
         area.remove()
     return delivered
+
+
+def _followed(job: Job, identity: Mapping[str, Any], stop: Stop, area: JobArea, pod: Pod) -> Followed:
+    """What the server's commands can do to this job."""
+    return Followed(identity, stop, pod.drain.request, Inspector(area).look, pod.redactor.learn, job.debug)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +82,12 @@ def _steps(
     """From the plan to the stored outputs. The first error ends the steps."""
     reached = Reached()
     try:
-        afford(job, resources)
+        afford(job, resources, pod)
         plan = make_plan(job, pod.site, area.work, Trust(pod.settings.input_roots, pod.settings.transform_urls))
         pod.lanes.warm(plan.schemes)
         with watch.phase(Phase.STAGE_IN):
             pod.reporter.note(telling.phase(State.STARTING, Phase.STAGE_IN, began))
-            stage_in(job, plan, pod, stop)
+            stage_in(job, plan, pod, area, stop)
         with watch.phase(Phase.PAYLOAD):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.PAYLOAD, began))
             reached = replace(reached, payload=execute(job, pod, area, stop))

@@ -17,13 +17,14 @@ from pilot.values.site import Queue
 def identity(job_id: int, attempt: int | None, settings: Settings, queue: Queue, version: str) -> dict[str, Any]:
     """The fields that every update carries, the same ones for the whole life of the job."""
     scheduler = settings.scheduler_id or (f"harvester-{settings.harvester_id}" if settings.harvester_id else None)
+    batch_system = "Kubernetes" if settings.in_pod else "local"
     return {
         "job_id": job_id,
         "attempt_nr": attempt,
         "site_name": queue.resource,
         "node": settings.node,
         "scheduler_id": scheduler,
-        "pilot_id": f"|k8s|PR|panda-pod-pilot {version}",
+        "pilot_id": "|".join((settings.log_address, batch_system, settings.pilot_type, f"pod-pilot {version}")),
         "batch_id": settings.batch_id or None,
     }
 

@@ -13,6 +13,8 @@
     └── JobError            the job fails, with a PanDA error code
         ├── BadJob              the definition is not well formed
         ├── ResourceError       the job asks for more than the pod has
+        ├── InputsTooLarge      its inputs are larger than the queue allows
+        ├── NoPayloadCredential the credential that payloads get here is not there
         ├── NoWorkDirectory     no directory could be made for it
         ├── InternalError       a fault of the pilot itself
         ├── StageError          a file could not be moved (FileMissing, Mismatch, Stalled,
@@ -137,6 +139,20 @@ class ResourceError(JobError):
 
 
 Direction = Literal["in", "out"]
+
+
+class InputsTooLarge(JobError):
+    """The inputs are larger than the queue allows."""
+
+    _code = 1168
+    blame = Blame.SITE
+
+
+class NoPayloadCredential(JobError):
+    """The credential that payloads get here is not there."""
+
+    _code = 1163
+    blame = Blame.SITE
 
 
 class StageError(JobError):

@@ -55,3 +55,5 @@ class Job:
     memory_mib: int | None = None
     disk_mib: int | None = None
     walltime_s: int | None = None
+    debug: bool = False
+    secrets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)

@@ -26,27 +26,37 @@ def option(
 class Settings:
     """What `pilot run` works with. Empty text means: not set."""
 
-    server: str = option("http://127.0.0.1:25080", "base URL of the PanDA server")
+    server: str = option("http://127.0.0.1:25080", "base URL of the PanDA server", env=("PANDA_SERVER_URL",))
     queue: str = option("LOCAL", "PanDA queue to take jobs of", env=("pandaQueueName", "computingSite"))
     work: str = option("pilot-work", "scratch directory; made if missing", unit="path", env=("TMPDIR",))
     max_jobs: int = option(0, "take at most so many jobs; 0: one, and more only within the queue's timefloor")
     idle: float = option(300.0, "leave after so long without a job", unit="s")
+    job: str = option("", "push mode: exactly the job in this file", unit="path")
+    submit_mode: str = option(
+        "PULL", "PUSH: the job of Harvester's ConfigMap, where none is named", env=("submit_mode",)
+    )
     grace: float = option(30.0, "what SIGTERM leaves us before SIGKILL", unit="s", env=("PILOT_GRACE_S",), least=0.1)
     deadline: float = option(
         0.0, "stop by ourselves so long after the start; 0: never", unit="s", env=("PILOT_DEADLINE_S",)
     )
     heartbeat: float = option(300.0, "time between two updates of a job, +-10 %", unit="s", least=0.1)
+    debug_heartbeat: float = option(60.0, "the same for a job in debug mode", unit="s", least=0.1)
     patience: float = option(3600.0, "how long a final report, or an output, is tried again", unit="s")
     late_answer: float = option(0.7, "after a stop, wait so long for the answer to an acquire in flight", unit="s")
+    # what the server is told of us
     label: str = option("managed", "prod_source_label to ask for", env=("prodSourceLabel",))
+    resource_type: str = option("", "resource type to ask for, as it is", env=("resourceType",))
+    job_type: str = option("", "job type to ask for", env=("jobType",))
     harvester_id: str = option(
         "", "Harvester's name; with worker_id the worker's start and end are told", env=("HARVESTER_ID",)
     )
-    worker_id: str = option("", "Harvester's number for this worker", env=("HARVESTER_WORKER_ID",))
+    worker_id: str = option("", "Harvester's number for this worker", env=("HARVESTER_WORKER_ID", "workerID"))
     node: str = option("", "name of this node or slot; default: the host name", env=("PANDA_HOSTNAME",))
     batch_id: str = option("", "the batch system's name for us; never changes in a job's life", env=("K8S_JOB_ID",))
     scheduler_id: str = option("", "scheduler's name; default: harvester-<harvester_id>", env=("PANDA_JSID",))
+    pilot_type: str = option("PR", "flavour of the pilot, as the server's pages show it", env=("pilotType",))
     in_pod: bool = option(False, "SIGTERM means preemption", env=("KUBERNETES_SERVICE_HOST", "K8S_JOB_ID"))
+    # the site
     queuedata: str = option(
         "",
         "URL or file of the queue data; default: <server>/cache/schedconfig/<queue>.all.json",
@@ -57,25 +67,76 @@ class Settings:
         "URL or file of the storage data; default: <server>/cache/ddmendpoints.json",
         env=("STORAGEDATA_SERVER_URL",),
     )
+    disk_limit: float = option(
+        0.0, "scratch that we may use; 0: what is free", unit="MiB", env=("storageLimitMiB", "storageRequestMiB")
+    )
+    # identity
     ca: str = option(
         "",
         "CA bundle or directory that servers are verified with; default: the system's",
         unit="path",
         env=("X509_CERT_DIR",),
     )
-    certificate: str = option("", "PEM file with client certificate and key", unit="path", env=("X509_USER_PROXY",))
+    certificate: str = option(
+        "", "PEM file with client certificate and key", unit="path", env=("X509_USER_PROXY", "proxySecretPath")
+    )
+    token: str = option(
+        "",
+        "file with the bearer token for the server; a bare name is looked for in token_dir",
+        unit="path",
+        env=("OIDC_AUTH_TOKEN", "PANDA_AUTH_TOKEN"),
+    )
+    token_dir: str = option("", "where token and token key are", unit="path", env=("OIDC_AUTH_DIR", "PANDA_AUTH_DIR"))
+    token_key: str = option(
+        "", "file with the key that a fresh token is asked for with", unit="path", env=("PANDA_AUTH_TOKEN_KEY",)
+    )
+    token_origin: str = option(
+        "", "Origin that goes with the token: <vo>.<role>", env=("OIDC_AUTH_ORIGIN", "PANDA_AUTH_ORIGIN")
+    )
+    token_client: str = option("pilot_server", "client name that a fresh token is asked for with")
     storage_token: str = option(
         "", "file with the bearer token for root:// storage", unit="path", env=("BEARER_TOKEN_FILE",)
     )
+    payload_proxy: str = option("", "the payload's own proxy: its path is what the payload sees", unit="path")
+    payload_token: str = option("", "the payload's own token: its path is what the payload sees", unit="path")
     http_proxy: str = option("", "HTTP proxy for storage and server")
+    # files
     transform_urls: tuple[str, ...] = option(
         (), "base URLs that a transformation may be downloaded from", env=("PANDA_BASE_URLS",)
     )
     input_roots: tuple[str, ...] = option((), "directories that a job may name in file: URLs of its inputs")
     connect_limit: float = option(15.0, "time limit to connect to a storage", unit="s", least=0.1)
     idle_limit: float = option(60.0, "time limit without a byte in a transfer", unit="s", least=0.1)
+    # logs
     log_format: str = option("text", "the log on stdout: text or json")
     log_level: str = option("info", "the log on stdout: debug, info, warning or error")
+    log_url: str = option("", "where people find our log; default: below logs_read", env=("GTAG",))
+    logs_write: str = option("", "cache to upload our log to", env=("logs_frontend_w",))
+    logs_read: str = option("", "where that cache is read", env=("logs_frontend_r",))
+    log_interval: float = option(600.0, "time between two uploads of pieces of our log", unit="s", least=1)
+    termination_log: str = option(
+        "", "file for the last line on our end; default in a pod: /dev/termination-log", unit="path"
+    )
+
+    @property
+    def log_stem(self) -> str:
+        """The first part of our log's names in the cache; "" where Harvester has not named us."""
+        return f"{self.harvester_id}_{self.worker_id}" if self.harvester_id and self.worker_id else ""
+
+    @property
+    def log_address(self) -> str:
+        """Where people find our log, as Harvester's starter would say it (harvester-k8s.md section 5); or ""."""
+        if self.log_url or not (self.logs_read and self.log_stem):
+            return self.log_url
+        return f"{self.logs_read.rstrip('/')}/{self.log_stem}_gz.out"
+
+    @property
+    def log_upload_url(self) -> str:
+        """The call that takes our log, made from Harvester's ``logs_frontend_w``; "" where there is none."""
+        if not (self.logs_write and self.log_stem):
+            return ""
+        base = self.logs_write.replace(":None", "").rstrip("/").removesuffix("/server/panda")
+        return f"{base}/api/v1/file_server/upload_cache_file"
 
 
 def names() -> tuple[str, ...]:

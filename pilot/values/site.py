@@ -55,7 +55,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A PanDA queue. ``timefloor_s`` and ``maxtime_s`` in seconds, 0 for none; ``maxwdir_mib`` in MiB."""
+    """A PanDA queue (11.1). Times in seconds, sizes in MiB, 0 for no limit; ``catchall`` holds its free switches."""
 
     name: str
     resource: str
@@ -63,6 +63,9 @@ class Queue:
     timefloor_s: int = 0
     maxtime_s: int = 0
     maxwdir_mib: int = 0
+    maxinputsize_mib: int = 0
+    needs_cvmfs: bool = False
+    catchall: frozenset[str] = frozenset()
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     astorages: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -105,6 +108,9 @@ def parse_queue(name: str, raw: object) -> Queue:
         timefloor_s=60 * _number(raw, "timefloor"),
         maxtime_s=_number(raw, "maxtime"),
         maxwdir_mib=_number(raw, "maxwdir"),
+        maxinputsize_mib=_number(raw, "maxinputsize"),
+        needs_cvmfs=str(raw.get("is_cvmfs")).lower() == "true",
+        catchall=frozenset(str(raw.get("catchall") or "").replace(",", " ").split()),
         environ=MappingProxyType(_environ(str(raw.get("environ") or ""))),
         astorages=MappingProxyType({str(key): _endpoints(names) for key, names in _mapping(raw, "astorages").items()}),
     )

@@ -29,6 +29,17 @@ _TELLS: dict[Reason, tuple[int, str]] = {
 }
 
 
+class Drain:
+    """The wish to finish what is being done, and to take no more. Set once, from any thread."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def request(self) -> None:
+        """Wish it."""
+        self.requested = True
+
+
 class Stop:
     """Set once, never unset; the first reason stays.
 

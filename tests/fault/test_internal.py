@@ -4,7 +4,9 @@ import random
 
 from pilot.net.transport import Transport
 from pilot.panda.client import PandaClient
+from pilot.panda.report import Pace
 from pilot.panda.reporter import Reporter
+from pilot.panda.wire import Wire
 from pilot.resources.probe import probe
 from pilot.runner.pod import Pod
 from pilot.runner.runner import run_job
@@ -13,7 +15,7 @@ from pilot.values.events import Redactor
 from pilot.values.job import Job
 from pilot.values.settings import Settings
 from pilot.values.site import Queue, Site
-from pilot.values.stop import Stop
+from pilot.values.stop import Drain, Stop
 from tests.lab import Serve
 
 
@@ -29,7 +31,9 @@ class BrokenLanes:
 
 def test_an_unexpected_exception_is_reported_as_the_pilots_fault(tmp_path):
     server = Serve(tmp_path / "data")
-    reporter = Reporter(PandaClient(Transport(server.url), "test"), heartbeat_s=300, rng=random.Random(1))
+    reporter = Reporter(
+        PandaClient(Wire(Transport(server.url), server.url, "test")), pace=Pace(300, 60), rng=random.Random(1)
+    )
     reporter.start()
     try:
         job_id = server.submit(command="true")
@@ -38,7 +42,17 @@ def test_an_unexpected_exception_is_reported_as_the_pilots_fault(tmp_path):
         work.mkdir()
         with Stop() as stop:
             pod = Pod(
-                Settings(), site, work, reporter, BrokenLanes(), REAL_CLOCK, Redactor(), stop, Deadline.never(), {}
+                Settings(),
+                site,
+                work,
+                reporter,
+                BrokenLanes(),
+                REAL_CLOCK,
+                Redactor(),
+                stop,
+                Drain(),
+                Deadline.never(),
+                {},
             )
             assert run_job(Job(id=job_id, attempt=1, command="true"), probe(work), pod)
         status = server.ended(job_id)

@@ -12,9 +12,10 @@ import requests
 from pilot.embedded.server import EmbeddedServer
 from pilot.net.transport import Transport
 from pilot.panda.client import PandaClient, Question
-from pilot.panda.duties import Identity
 from pilot.panda.messages import Acquired, Reported, Verdict
+from pilot.panda.report import Followed, Pace
 from pilot.panda.reporter import Reporter
+from pilot.panda.wire import Wire
 from pilot.values.deadline import Deadline
 from pilot.values.stop import Reason, Stop
 from tests.fault.clock import JumpingClock
@@ -40,8 +41,8 @@ class World:
         self.session.trust_env = False
         self.clock = JumpingClock()
         self.stop = Stop()
-        client = PandaClient(Transport(self.server.url), "test")
-        self.reporter = Reporter(client, heartbeat_s=300, clock=self.clock, rng=random.Random(4))
+        client = PandaClient(Wire(Transport(self.server.url), self.server.url, "test"))
+        self.reporter = Reporter(client, pace=Pace(300, 60), clock=self.clock, rng=random.Random(4))
         self.reporter.start()
         self.job = self.call("POST", "/local/jobs", json={"definition": {"command": "true", "outputs": []}})["id"]
         self.reporter.acquire(Question("LOCAL", "managed", "node", "LOCAL"))
@@ -49,7 +50,7 @@ class World:
         assert isinstance(message, Acquired)
         identity = {"job_id": message.job.id, "attempt_nr": message.job.attempt, "node": "n", "batch_id": "b"}
         self.log = message.job.log.lfn
-        self.reporter.follow(Identity(identity, self.stop))
+        self.reporter.follow(Followed(identity, self.stop))
         self.reporter.phase({"job_status": "starting"})
         self.reporter.phase({"job_status": "running"})
         until(lambda: self.state() == "running", what="running")

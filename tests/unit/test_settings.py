@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import runpy
 from pathlib import Path
@@ -5,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from pilot.agent.cli import COMMANDS
+from pilot.panda.client import Question
+from pilot.panda.fields import CALLS
 from pilot.values.errors import UsageError
 from pilot.values.settings import resolve
 
@@ -50,10 +53,17 @@ def test_a_wrong_setting_is_one_line_with_its_name_and_origin(file, environ, fla
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_the_documented_settings_are_the_real_ones():
+@pytest.mark.parametrize("name", ["settings.md", "calls.md"])
+def test_the_generated_pages_are_those_of_the_code(name):
     docs = Path(__file__).parents[2] / "docs"
-    generated = runpy.run_path(str(docs / "generate.py"))["page"]()
-    assert (docs / "settings.md").read_text() == generated, "run docs/generate.py"
+    generated = runpy.run_path(str(docs / "generate.py"))["PAGES"][name]()
+    assert (docs / name).read_text() == generated, "run docs/generate.py"
+
+
+def test_the_question_for_a_job_has_the_documented_fields_and_no_other():
+    known = {one.name for one in dataclasses.fields(Question)}
+    question = Question(**dict.fromkeys(known, "1"))
+    assert set(question.body()) == set(CALLS["POST pilot/acquire_jobs"])
 
 
 def test_the_readme_names_every_command_and_no_other():

@@ -7,10 +7,14 @@ from typing import Any
 import click
 
 from pilot.agent import configuration
-from pilot.agent.logs import configure
+from pilot.agent.lastwords import write_last_words
+from pilot.agent.logs import configure, copy_to
+from pilot.agent.scratch import make_scratch
 from pilot.agent.signals import stop_on_signals
+from pilot.values.errors import PilotError
 from pilot.values.events import Redactor
-from pilot.values.settings import Resolved, names
+from pilot.values.settings import Resolved, Settings, names
+from pilot.values.stop import Stop
 
 _CODES = """\b
 Exit codes:
@@ -27,6 +31,7 @@ Exit codes:
 @click.option("--work", metavar="DIR", help="scratch directory, made if missing  [pilot-work]")
 @click.option("--max-jobs", type=int, metavar="N", help="take at most N jobs  [one, more within the timefloor]")
 @click.option("--idle", type=float, metavar="SECONDS", help="leave after so long without a job  [300]")
+@click.option("--job", metavar="FILE", help="push mode: exactly the job in FILE")
 @click.option("--config", metavar="FILE", help="settings file  [/etc/pilot/pilot.yaml, if there is one]")
 @click.option("--show-settings", is_flag=True, help="print all settings, and where each came from, and leave")
 def command(config: str | None, show_settings: bool, **flags: Any) -> int:
@@ -41,9 +46,25 @@ def command(config: str | None, show_settings: bool, **flags: Any) -> int:
     redactor = Redactor()
     configure(resolved.settings, redactor)
     with stop_on_signals(in_pod=resolved.settings.in_pod) as stop:
-        from pilot.agent.agent import run_pilot  # noqa: PLC0415 - requests and its kin are needed from here on only
+        return _live(resolved.settings, redactor, stop)
 
-        return run_pilot(resolved.settings, configuration.inherited(), redactor, stop)
+
+def _live(settings: Settings, redactor: Redactor, stop: Stop) -> int:
+    """The pilot's life, and the termination message at its end, however it ends."""
+    from pilot.agent.agent import LOG_NAME, run_pilot  # noqa: PLC0415 - requests and its kin are needed from here on
+
+    code, why = 1, "internal error"
+    try:
+        work = make_scratch(settings)
+        copy_to(work / LOG_NAME, redactor)
+        code = run_pilot(settings, work, configuration.inherited(), redactor, stop)
+        why = "done" if code == 0 else "a final was not delivered"
+    except PilotError as error:
+        code, why = error.exit_code, str(error)
+        raise
+    finally:
+        write_last_words(settings, code, why)
+    return code
 
 
 def _show(resolved: Resolved) -> None:

@@ -1,0 +1,21 @@
+"""The scratch directory of a pilot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pilot.values.errors import SiteError
+from pilot.values.settings import Settings
+
+
+def make_scratch(settings: Settings) -> Path:
+    """The directory, absolute, made if it is missing. Raises SiteError if it cannot be written."""
+    work = Path(settings.work).absolute()
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        probe_file = work / ".pilot-writes-here"
+        probe_file.write_bytes(b"")
+        probe_file.unlink()
+    except OSError as error:
+        raise SiteError(f"scratch directory {work} cannot be used: {error}") from None
+    return work
