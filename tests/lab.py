@@ -29,20 +29,32 @@ def until(look, seconds=DEADLINE_S, what="condition"):
 class Serve:
     """A `pilot serve` process; it can be killed and started again on the same port and data."""
 
-    def __init__(self, data: Path, port: int = 0):
+    def __init__(self, data: Path, port: int = 0, *arguments, verify=True):
         self.data = data
+        self.arguments = arguments
         self.port = port
         self.session = requests.Session()
         self.session.trust_env = False
+        self.session.verify = verify
         self.process = None
         self.start()
 
     def start(self):
-        arguments = [sys.executable, "-m", "pilot", "serve", "--port", str(self.port), "--data", str(self.data)]
+        arguments = [
+            sys.executable,
+            "-m",
+            "pilot",
+            "serve",
+            "--port",
+            str(self.port),
+            "--data",
+            str(self.data),
+            *self.arguments,
+        ]
         self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         ready, _, _ = select.select([self.process.stdout], [], [], DEADLINE_S)
         line = self.process.stdout.readline() if ready else ""
-        assert line.startswith("ready http://"), line
+        assert line.startswith("ready http"), line
         self.url = line.split()[1]
         self.port = int(self.url.rsplit(":", 1)[1])
 
@@ -86,7 +98,10 @@ class Serve:
 
     def ended(self, job):
         """The status once the server has its verdict."""
-        until(lambda: self.status(job)["state"] in ("finished", "failed", "cancelled"), what=f"end of job {job}")
+        until(
+            lambda: self.status(job)["state"] in ("finished", "failed", "cancelled", "merging"),
+            what=f"end of job {job}",
+        )
         return self.status(job)
 
     def store(self, name, content: bytes):

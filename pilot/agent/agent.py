@@ -59,7 +59,7 @@ def run_pilot(settings: Settings, work: Path, inherited: Mapping[str, str], reda
     )
     credentials = Credentials(_credential_files(settings), redactor.learn, time.time)
     reporter = _reporter(settings, credentials)
-    with _working(reporter, settings, credentials, work, stop), Lanes(_lane_settings(settings)) as lanes:
+    with _working(reporter, settings, credentials, work, stop), Lanes(_lane_settings(settings, credentials)) as lanes:
         deadline = Deadline.after(settings.deadline) if settings.deadline else Deadline.never()
         site = find_site(settings, work, reporter, stop, deadline)
         if site is None:
@@ -115,10 +115,10 @@ def _end(job: Job | BadJob, resources: Resources, pod: Pod) -> bool:
     return run_job(job, resources, pod)
 
 
-def _lane_settings(settings: Settings) -> LaneSettings:
+def _lane_settings(settings: Settings, credentials: Credentials) -> LaneSettings:
     return LaneSettings(
         ca_path=settings.ca or None,
-        client_certificate=settings.certificate or None,
+        client_certificate=credentials.certificate or None,
         token_file=settings.storage_token or None,
         http_proxy=settings.http_proxy or None,
         connect_s=settings.connect_limit,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pilot.embedded.database import Change, Entry, JobTable
-from pilot.embedded.jobs import Record
+from pilot.embedded.events import EventTable, Tally
+from pilot.embedded.jobs import Record, worth_a_retry
 
 _NO_REPORT = "Could not get GUID/LFN/MD5/FSIZE/SURL from pilot JSON"
 _DDM = 200
@@ -45,10 +46,16 @@ class Limits:
         }.get(status)
 
 
-def judge(record: Record) -> Verdict:
-    """The verdict on a job whose final update is in (panda-protocol.md 5.5 with A18, B1)."""
+def judge(record: Record, tally: Tally | None = None) -> Verdict:
+    """The verdict on a job whose final update is in (panda-protocol.md 5.5 with A18, B1).
+
+    ``tally`` is that of an event service job, whose report need not be complete (A4, B7).
+    """
     if record.killed and record.final == "failed":
         return Verdict("cancelled")
+    if tally is not None:
+        unmerged = tally.left_over if record.final == "finished" else tally.finished
+        return Verdict("merging" if unmerged else record.final)
     outputs = _names(record.definition, "outFiles")
     if not outputs:
         return Verdict(record.final)
@@ -102,8 +109,9 @@ def _complaint(definition: Mapping[str, Any], outputs: list[str], report: set[st
 class Adder:
     """The thread that gives verdicts, ``delay_s`` after the final update, and ends silent jobs."""
 
-    def __init__(self, table: JobTable, delay_s: float, limits: Limits) -> None:
+    def __init__(self, table: JobTable, events: EventTable, delay_s: float, limits: Limits) -> None:
         self._table = table
+        self._events = events
         self._delay_s = delay_s
         self._limits = limits
         self._wake = threading.Event()
@@ -145,6 +153,10 @@ class Adder:
                 self._table.change(job_id, lambda record: self._step(record, now))
         return min((due for due, _ in times if due > now), default=float("inf"))
 
+    def judge_now(self, job_id: int) -> None:
+        """Give the verdict on a job in holding at once; for tests that cannot wait."""
+        self._table.change(job_id, lambda record: self._step(record, float("inf")) if _final(record) else Change(None))
+
     def _due(self, record: Record) -> float:
         if record.status == "holding" and record.final and record.final_at is not None:
             return record.final_at + self._delay_s
@@ -156,13 +168,19 @@ class Adder:
         """Look at the job again inside the transaction: a heartbeat may have come meanwhile."""
         if record is None or not record.active or self._due(record) > now:
             return Change(None)
+        now = min(now, time.time())
         if record.final:
-            verdict = judge(record)
+            verdict = judge(record, self._events.tally(record) if record.is_event_service else None)
             return _ended(record, "adder", "ddm" if verdict.code else "", verdict, now)
         _, code, diag = self._limits.of(record.status) or (0.0, 0, "")
         return _ended(record, "watcher", "jobDispatcher", Verdict("failed", code, diag), now)
 
 
+def _final(record: Record | None) -> bool:
+    return record is not None and bool(record.final)
+
+
 def _ended(record: Record, call: str, source: str, verdict: Verdict, now: float) -> Change[None]:
     ended = replace(record, status=verdict.state, error_source=source, error_code=verdict.code, error_diag=verdict.diag)
-    return Change(None, ended, Entry(now, call, verdict.state, verdict.diag or None))
+    entry = Entry(now, call, verdict.state, verdict.diag or None)
+    return Change(None, ended, entry, again=worth_a_retry(ended))

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, request, send_file
 from werkzeug.routing import BaseConverter
 
 from pilot.embedded import api, files, local, sitedata
-from pilot.embedded.adder import Adder
-from pilot.embedded.database import JobTable
-from pilot.embedded.faults import GARBAGE, Faults, Kind, Rule
-from pilot.embedded.requestlog import RequestLog
-from pilot.embedded.store import Store
+from pilot.embedded.event_calls import EventCalls
+from pilot.embedded.faults import GARBAGE, Kind, Rule
+from pilot.embedded.job_calls import JobCalls
+from pilot.embedded.parts import Parts
+from pilot.embedded.wire import Request
 
 _LARGEST_BODY = 64 * 2**20
+_LARGEST_UPLOAD = 2**30
 _PANDA = ("api", "server")
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the application works with; ``stopping`` ends every pause."""
-
-    table: JobTable
-    log: RequestLog
-    store: Store
-    adder: Adder
-    faults: Faults
-    stopping: threading.Event
-    timefloor_min: int
 
 
 def application(parts: Parts) -> Flask:
@@ -45,14 +31,25 @@ def application(parts: Parts) -> Flask:
     app.url_map.converters["rest"] = _Rest
     app.before_request(lambda: _before(parts))
     app.after_request(lambda response: _after(parts, response))
-    app.register_blueprint(local.blueprint(parts.table, parts.log, parts.faults))
+    app.register_blueprint(local.blueprint(parts))
     app.register_blueprint(files.blueprint(parts.store))
     app.add_url_rule("/cache/schedconfig/<name>.all.json", "queue", lambda name: _queue(parts, name))
     app.add_url_rule("/cache/ddmendpoints.json", "storages", lambda: _json(sitedata.storage_data(request.host_url)))
-    server = api.Api(parts.table, parts.adder)
+    app.add_url_rule("/cache/<name>", _CACHED, lambda name: _cached(parts, name))
+    server = _api(parts)
     for prefix in _PANDA:
         app.add_url_rule(f"/{prefix}/<rest:rest>", prefix, lambda rest: _panda(server), methods=_METHODS)  # noqa: ARG005
     return app
+
+
+_CACHED = "cached"
+
+
+def _api(parts: Parts) -> api.Api:
+    job_calls = JobCalls(parts.table, parts.adder, parts.queues.testing)
+    event_calls = EventCalls(parts.events, job_calls.find, broken=parts.broken)
+    groups = (job_calls, event_calls, parts.nodes, parts.cache, parts.credentials)
+    return api.Api(parts.gate, *(group.handlers() for group in groups))
 
 
 class _Rest(BaseConverter):
@@ -67,23 +64,39 @@ def _panda(server: api.Api) -> Response:
     return Response(answer.text.encode("utf-8", "replace"), answer.status, content_type="text/plain")
 
 
-def _request() -> api.Request:
-    return api.Request(
+def _request() -> Request:
+    multipart = request.mimetype == "multipart/form-data"
+    rule: Rule | None = g.get("rule")
+    return Request(
         method=request.method,
         path=request.path,
         query=request.query_string.decode("latin-1"),
         content_type=request.headers.get("Content-Type", ""),
         content_encoding=request.headers.get("Content-Encoding", ""),
         accept=request.headers.get("Accept", ""),
-        body=request.get_data(),
+        body=b"" if multipart else request.get_data(),
         there=request.environ.get("pilot.there", lambda: True),
+        form={**request.form, **request.files} if multipart else {},
+        length=request.content_length or 0,
+        authorization=request.headers.get("Authorization", ""),
+        origin=request.headers.get("Origin"),
+        client=request.environ.get("pilot.client", ""),
+        outage=rule is not None and rule.do is Kind.NO_DATABASE,
     )
 
 
 def _queue(parts: Parts, name: str) -> Response:
-    if name != sitedata.QUEUE and name not in parts.table.queues():
+    told = parts.queues.get(name)
+    if name != sitedata.QUEUE and told is None and name not in parts.table.queues():
         return _json({"error": f"no queue {name}"}, 404)
-    return _json(sitedata.queue_data(name, parts.timefloor_min))
+    return _json({**sitedata.queue_data(name, parts.timefloor_min), **(told or {})})
+
+
+def _cached(parts: Parts, name: str) -> Response:
+    path = parts.cache.path(name)
+    if path is None:
+        return Response("not found\n", 404, content_type="text/plain")
+    return send_file(path.absolute(), mimetype="application/octet-stream")
 
 
 def _json(value: object, status: int = 200) -> Response:
@@ -95,9 +108,9 @@ def _before(parts: Parts) -> Response | None:
     g.seq, g.rule, sent = None, None, None
     if request.headers.get("Transfer-Encoding"):
         return Response("ERROR : Content-Length is needed\n", 411, content_type="text/plain")
-    if (request.content_length or 0) > _LARGEST_BODY and not _is_file():
+    if (request.content_length or 0) > _largest():
         return Response("ERROR : the body is too large\n", 413, content_type="text/plain")
-    text = "" if _is_file() else _body_text()
+    text = "" if _is_file() or _is_upload() else _body_text()
     sent = _read(text)
     g.seq = parts.log.arrived(request.method, _full_path(), text, _named_jobs(sent))
     if request.path == "/local/faults":
@@ -165,7 +178,18 @@ def _answer_text(response: Response) -> str:
 
 
 def _is_file() -> bool:
-    return request.path.startswith("/store/")
+    return request.path.startswith("/store/") or request.endpoint == _CACHED
+
+
+def _is_upload() -> bool:
+    return request.path.startswith("/api/v1/file_server/upload_")
+
+
+def _largest() -> float:
+    """How long a body may be; files of the store may have any length."""
+    if _is_file():
+        return float("inf")
+    return _LARGEST_UPLOAD if _is_upload() else _LARGEST_BODY
 
 
 def _full_path() -> str:
@@ -193,8 +217,9 @@ def _named_jobs(sent: Any) -> Iterator[int]:
     yield from map(int, re.findall(r"^/(?:local/jobs|store/local)/(\d{1,18})(?:/|$)", request.path))
     yield from (int(one) for one in request.args.getlist("job_ids") if re.fullmatch(r"\d{1,18}", one))
     if isinstance(sent, dict):
-        told = sent.get("job_ids")
+        told, many = sent.get("job_ids"), sent.get("job_list")
         several = told if isinstance(told, list) else [sent.get("job_id")]
+        several += [one.get("job_id") for one in many if isinstance(one, dict)] if isinstance(many, list) else []
         yield from (one for one in several if isinstance(one, int) and not isinstance(one, bool))
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pilot.embedded.jobs import Record
+from pilot.embedded.selection import Wanted
 
 Answer = TypeVar("Answer")
 
@@ -47,12 +50,17 @@ class Database:
     the process, but perhaps not that of the machine.
     """
 
-    def __init__(self, path: Path, schema: str, *, durable: bool) -> None:
+    def __init__(self, path: Path, schema: str = "", *, durable: bool) -> None:
         self._lock = threading.RLock()
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-        self._connection.executescript(schema)
+        self.add(schema)
+
+    def add(self, schema: str) -> None:
+        """Make tables, where they are not there yet."""
+        with self._lock:
+            self._connection.executescript(schema)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -89,56 +97,41 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Change(Generic[Answer]):
-    """What a step makes of a job: the record to store and the line to note (None: neither), and an answer."""
+    """What a step makes of a job: the record to store and the line to note (None: neither), and an answer.
+
+    ``again`` makes a new job of the same definition, the next attempt, in the same transaction.
+    """
 
     answer: Answer
     record: Record | None = None
     entry: Entry | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a pilot asks for. MiB and seconds; 0 is no filter."""
-
-    queue: str
-    count: int
-    memory_mib: int = 0
-    disk_mib: int = 0
-    remaining_s: int = 0
+    again: bool = False
 
 
 class JobTable:
     """The jobs, and what happened to each of them."""
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path, _SCHEMA, durable=True)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.add(_SCHEMA)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
+    def submit(
+        self,
+        queue: str,
+        build: Callable[[int], Mapping[str, Any]],
+        now: float,
+        *,
+        max_attempt: int = 0,
+        also: Callable[[sqlite3.Connection, Mapping[str, Any]], None] = lambda *_: None,
+    ) -> int:
+        """Store a new job and return its id; ``build`` makes its definition once the id is known.
 
-    def submit(self, queue: str, build: Callable[[int], Mapping[str, Any]], now: float) -> int:
-        """Store a new job and return its id; ``build`` makes its definition once the id is known."""
+        ``also`` stores in the same transaction what belongs to the job elsewhere.
+        """
         with self._database.transaction() as connection:
-            cursor = connection.execute(
-                "INSERT INTO jobs (queue, status, definition, state) VALUES (?, 'activated', '', '')", (queue,)
-            )
-            job_id = int(cursor.lastrowid or 0)
-            definition = build(job_id)
-            record = Record(job_id, queue, "activated", _attempt(definition), definition, now)
-            connection.execute(
-                "UPDATE jobs SET definition=?, priority=?, memory_mib=?, disk_mib=?, walltime_s=? WHERE id=?",
-                (
-                    json.dumps(definition),
-                    *(
-                        _whole(definition.get(key))
-                        for key in ("currentPriority", "minRamCount", "maxDiskCount", "maxWalltime")
-                    ),
-                    job_id,
-                ),
-            )
-            _save(connection, record)
-        return job_id
+            record = _insert(connection, queue, build, now, max_attempt)
+            also(connection, record.definition)
+        return record.id
 
     def acquire(self, wanted: Wanted, step: Callable[[Record], Change[Any]], there: Callable[[], bool]) -> list[Record]:
         """Hand out jobs, best first, each once; none if the client is not ``there`` any more."""
@@ -146,18 +139,19 @@ class JobTable:
             rows = connection.execute(
                 f"SELECT {_COLUMNS} FROM jobs WHERE status='activated' AND queue=?"  # noqa: S608 - no input in it
                 " AND (?=0 OR memory_mib<=?) AND (?=0 OR disk_mib<=?) AND (?=0 OR walltime_s<=?)"
-                " ORDER BY priority DESC, id LIMIT ?",
+                " ORDER BY priority DESC, id",
                 (
                     wanted.queue,
                     *(wanted.memory_mib, wanted.memory_mib),
                     *(wanted.disk_mib, wanted.disk_mib),
                     *(wanted.remaining_s, wanted.remaining_s),
-                    wanted.count,
                 ),
-            ).fetchall()
-            if not rows or not there():
+            )
+            fitting = (record for record in map(_record, rows) if wanted.fits(record.definition))
+            chosen = list(itertools.islice(fitting, wanted.count))
+            if not chosen or not there():
                 return []
-            changes = [step(_record(row)) for row in rows]
+            changes = [step(record) for record in chosen]
             for change in changes:
                 _apply(connection, change)
         return [change.record for change in changes if change.record]
@@ -214,9 +208,41 @@ def _save(connection: sqlite3.Connection, record: Record) -> None:
     connection.execute("UPDATE jobs SET status=?, state=? WHERE id=?", (record.status, json.dumps(state), record.id))
 
 
+def _insert(
+    connection: sqlite3.Connection,
+    queue: str,
+    build: Callable[[int], Mapping[str, Any]],
+    now: float,
+    max_attempt: int,
+) -> Record:
+    cursor = connection.execute(
+        "INSERT INTO jobs (queue, status, definition, state) VALUES (?, 'activated', '', '')", (queue,)
+    )
+    job_id = int(cursor.lastrowid or 0)
+    definition = build(job_id)
+    record = Record(job_id, queue, "activated", _attempt(definition), definition, now, max_attempt=max_attempt)
+    numbers = [_whole(definition.get(key)) for key in ("currentPriority", "minRamCount", "maxDiskCount", "maxWalltime")]
+    connection.execute(
+        "UPDATE jobs SET definition=?, priority=?, memory_mib=?, disk_mib=?, walltime_s=? WHERE id=?",
+        (json.dumps(definition), *numbers, job_id),
+    )
+    _save(connection, record)
+    return record
+
+
+def _next_attempt(connection: sqlite3.Connection, record: Record) -> Record:
+    """The record, which names the new job that has been made after it."""
+
+    def build(job_id: int) -> dict[str, Any]:
+        return {**record.definition, "PandaID": job_id, "attemptNr": record.attempt + 1}
+
+    made = _insert(connection, record.queue, build, time.time(), record.max_attempt)
+    return replace(record, retry=made.id)
+
+
 def _apply(connection: sqlite3.Connection, change: Change[Any], job_id: int | None = None) -> None:
     if change.record:
-        _save(connection, change.record)
+        _save(connection, _next_attempt(connection, change.record) if change.again else change.record)
         job_id = change.record.id
     if change.entry:
         entry = change.entry

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilot.embedded.events import Events
 from pilot.embedded.sitedata import QUEUE, STORAGE
 from pilot.values.names import Checksum, EnvName, Guid, Lfn, Name, Url, env_value
 
@@ -46,20 +47,86 @@ class Order:
     walltime_s: int | None = None
 
 
-def parse(raw: object) -> tuple[str, Build]:
-    """The queue and the definition's maker for what ``POST /local/jobs`` got; ValueError names the field."""
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job as it is to be stored: its queue, its definition, and what pilots do not see of it."""
+
+    queue: str
+    build: Build
+    max_attempt: int = 0
+    events: Events | None = None
+
+
+def parse(raw: object) -> Submission:
+    """The job that ``POST /local/jobs`` got; ValueError names the field."""
     body = _object("the body", raw)
-    given = _object("definition", body.get("definition", body if "panda" in body else None))
-    queue = _text("queue", given.get("queue", body.get("queue")) or QUEUE)
+    given = dict(_object("definition", body.get("definition", body if "panda" in body else None)))
+    queue = queue_name(given.get("queue", body.get("queue")) or QUEUE)
+    panda = dict(_object("panda", given["panda"])) if "panda" in given else None
+    extras = {key: _popped(key, given, panda) for key in _EXTRAS}
+    if panda is None:
+        order = _order(given)
+        build: Build = lambda job_id: panda_definition(order, job_id)  # noqa: E731 - one of two of a kind
+    else:
+        build = lambda job_id: {"attemptNr": 0, **panda, "PandaID": job_id}  # noqa: E731
+    events = _events(extras["events"])
+    return Submission(
+        queue, _more(build, extras["secrets"], events), _number("maxAttempt", extras["maxAttempt"], 0) or 0, events
+    )
+
+
+_EXTRAS = ("events", "maxAttempt", "secrets")
+
+
+def queue_name(value: object) -> str:
+    """A queue's name; ValueError for anything else."""
+    text = _text("queue", value)
     try:
-        Name(queue)
+        Name(text)
     except ValueError as error:
         raise ValueError(f"queue: {error}") from None
-    if "panda" in given:
-        panda = _object("panda", given["panda"])
-        return queue, lambda job_id: {"attemptNr": 0, **panda, "PandaID": job_id}
-    order = _order(given)
-    return queue, lambda job_id: panda_definition(order, job_id)
+    return text
+
+
+def fields_of_queue(value: object) -> dict[str, Any]:
+    """Fields of a queue document; ValueError for anything else."""
+    return _object("the body", value)
+
+
+def _popped(key: str, *places: dict[str, Any] | None) -> Any:
+    """A key of our own, wherever it stands; it is taken out there."""
+    found = [place.pop(key) for place in places if place and key in place]
+    return found[0] if found else None
+
+
+def _events(value: object) -> Events | None:
+    if value is None:
+        return None
+    given = _object("events", value)
+    _known("events.", given, ("count", "per_range", "attempts"))
+    count, per_range, attempts = (
+        _number(f"events.{key}", given.get(key), 1) for key in ("count", "per_range", "attempts")
+    )
+    if count is None or count > _MOST_EVENTS:
+        raise ValueError(f"events.count: needed, at most {_MOST_EVENTS}")
+    return Events(count, per_range or 1, attempts or 3)
+
+
+_MOST_EVENTS = 1_000_000
+
+
+def _more(build: Build, secrets: object, events: Events | None) -> Build:
+    """The definition with what is delivered of our own keys: secrets, and the marks of an event service job."""
+    delivered = {"secrets": json.dumps(_object("secrets", secrets))} if secrets is not None else {}
+
+    def whole(job_id: int) -> dict[str, Any]:
+        made = {**build(job_id), **delivered}
+        if events:
+            numbered = {key: job_id for key in ("taskID", "jobsetID") if not isinstance(made.get(key), int)}
+            made = {**made, "eventService": "True", **numbered}
+        return made
+
+    return whole
 
 
 def panda_definition(order: Order, job_id: int) -> dict[str, Any]:

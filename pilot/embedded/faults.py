@@ -18,6 +18,7 @@ class Kind(StrEnum):
     DROP_BEFORE = "drop_before"
     DROP_AFTER = "drop_after"
     LATE = "late"
+    NO_DATABASE = "no_database"
 
 
 GARBAGE = "<html><head><title>Welcome</title></head><body><h1>It works!</h1></body></html>\n"

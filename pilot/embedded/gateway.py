@@ -1,7 +1,8 @@
 """The HTTP server under the Flask application: threads, keep-alive, and what WSGI does not offer.
 
-Two things are added to the WSGI environment: ``pilot.there``, a function that tells whether the client still
-waits, and ``pilot.drop``: set to True, the connection is closed without an answer.
+Three things are added to the WSGI environment: ``pilot.there``, a function that tells whether the client still
+waits; ``pilot.client``, the subject of its certificate; and ``pilot.drop``: set to True, the connection is closed
+without an answer.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import threading
 import time
 from typing import Any
@@ -31,7 +33,8 @@ class _Gateway(wsgi.Gateway_10):
     def get_environ(self) -> Any:
         """The WSGI environment, with what this module adds to it."""
         environ = super().get_environ()  # type: ignore[no-untyped-call]
-        return {**environ, "pilot.there": lambda: client_waits(self.req.conn.socket)}
+        connection = self.req.conn.socket
+        return {**environ, "pilot.there": lambda: client_waits(connection), "pilot.client": subject(connection)}
 
     def respond(self) -> None:
         """Run the application and send what it answers, or nothing."""
@@ -73,7 +76,10 @@ class HttpServer(wsgi.Server):
     keep_alive_conn_limit = _CONNECTIONS
     expiration_interval = 0.1
 
-    def __init__(self, address: tuple[str, int], application: Any, certificate: tuple[str, str] | None) -> None:
+    def __init__(
+        self, address: tuple[str, int], application: Any, certificate: tuple[str, str] | None, clients: str = ""
+    ) -> None:
+        """``certificate`` (chain, key) makes it HTTPS; ``clients`` is the authority of those who may show one too."""
         super().__init__(
             address,
             application,
@@ -86,6 +92,8 @@ class HttpServer(wsgi.Server):
         self.gateway = _Gateway
         if certificate:
             self.ssl_adapter = BuiltinSSLAdapter(*certificate)
+            if clients:
+                _ask_for_certificates(self.ssl_adapter.context, clients)
         self._busy: set[socket.socket] = set()
         self.refusal = ""
 
@@ -137,6 +145,29 @@ class HttpServer(wsgi.Server):
         """Tell errors only: a client that broke off is no news."""
         if level >= _ERROR:
             super().error_log(msg, level, traceback)
+
+
+def _ask_for_certificates(context: ssl.SSLContext, clients: str) -> None:
+    """Let clients show a certificate, also a proxy that they made of one, but not demand it."""
+    context.load_verify_locations(clients)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= ssl.VERIFY_ALLOW_PROXY_CERTS
+
+
+def subject(connection: socket.socket) -> str:
+    """The subject of the other side's certificate, as /DC=.../CN=...; "" if it showed none."""
+    shown = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
+    names: Any = (shown or {}).get("subject", ())
+    return "".join(f"/{_SHORT.get(key, key)}={value}" for one in names for key, value in one)
+
+
+_SHORT = {
+    "domainComponent": "DC",
+    "countryName": "C",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "commonName": "CN",
+}
 
 
 def hang_up(connection: socket.socket) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-FINAL = frozenset({"finished", "failed", "cancelled"})
+FINAL = frozenset({"finished", "failed", "cancelled", "merging"})
+"""States that no update changes; merging is that of an event service job of which ranges are left over (B7)."""
 SENT_BY_PILOTS = ("running", "failed", "finished", "holding", "starting", "transferring")
 _ENDS = frozenset({"finished", "failed"})
 _FORCED = frozenset({9, 52})
@@ -46,6 +47,9 @@ class Record:
     error_source: str = ""
     error_code: int = 0
     error_diag: str = ""
+    debug: bool = False
+    max_attempt: int = 0
+    retry: int = 0
 
     @property
     def active(self) -> bool:
@@ -53,24 +57,36 @@ class Record:
         return self.status not in FINAL
 
     @property
-    def answer(self) -> str:
-        """What an accepted update is answered as its command."""
-        return self.command or "NULL"
+    def is_event_service(self) -> bool:
+        """Whether the job takes its events range by range."""
+        return self.definition.get("eventService") == "True"
+
+    @property
+    def reply(self) -> Reply:
+        """The answer to an accepted update."""
+        command = ",".join(one for one in ("debug" if self.debug else "", self.command) if one)
+        return Reply(command or "NULL", secrets="{}" if self.debug else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one update: ``command`` is None where the server sends none."""
+    """The answer to one update: ``command`` and ``secrets`` are None where the server sends none."""
 
     command: str | None = "NULL"
     status_code: int = 0
     message: str = ""
     diag: str = ""
+    secrets: str | None = None
 
     @property
     def data(self) -> dict[str, Any]:
         """The ``data`` of the answer."""
-        parts = {"StatusCode": self.status_code, "ErrorDiag": self.diag or None, "command": self.command}
+        parts = {
+            "StatusCode": self.status_code,
+            "ErrorDiag": self.diag or None,
+            "pilotSecrets": self.secrets,
+            "command": self.command,
+        }
         return {key: value for key, value in parts.items() if value is not None}
 
 
@@ -97,20 +113,21 @@ def _accepted(record: Record, sent: Mapping[str, Any], now: float) -> tuple[Reco
         return None, ALREADY_DONE
     status = _next_status(record, sent["job_status"])
     if status is None:
-        return None, Reply(record.answer)
+        return None, record.reply
     if _unstorable(sent):
         return None, DATABASE_ERROR
-    return _stored(record, status, sent, now), Reply(record.answer)
+    return _stored(record, status, sent, now), record.reply
 
 
 def kill(record: Record | None, code: int | None) -> Record | None:
     """The record after a kill; None if there is nothing to kill.
 
-    A running job only gets the command and waits for its pilot; any other is gone at once (C11).
+    A running job only gets the command and waits for its pilot; any other, and one of the event service,
+    is gone at once (C11).
     """
     if record is None or not record.active or record.killed:
         return None
-    if record.status == "running" and code not in _FORCED:
+    if record.status == "running" and code not in _FORCED and not record.is_event_service:
         return replace(record, command="tobekilled", killed=True)
     return replace(
         record, status="cancelled", killed=True, error_source="taskBuffer", error_code=100, error_diag="killed"
@@ -129,6 +146,30 @@ def command(record: Record | None, job_id: int, text: str) -> tuple[Record | Non
 
 
 _COMMAND_LIMIT = 250
+_DEBUGGABLE = ["defined", "activated", "running", "sent", "starting", "assigned"]
+
+
+def set_debug(record: Record | None, job_id: int, mode: bool) -> tuple[Record | None, str]:
+    """The record with debug mode on or off, None if it cannot be, and the message (B4)."""
+    if record is None or not record.active:
+        return None, f"PandaID={job_id} not found in active DB"
+    if record.status not in _DEBUGGABLE:
+        return (
+            None,
+            f"Cannot set debugMode since the job status is {record.status} which is not in one of {_DEBUGGABLE}",
+        )
+    return replace(record, debug=mode), DEBUG_SET
+
+
+DEBUG_SET = "Succeeded"
+_PERMANENT = frozenset({1144, 1149, 1311})
+
+
+def worth_a_retry(record: Record) -> bool:
+    """Whether a job that ended badly gets another attempt: not if the next one could only end the same way."""
+    if record.status not in ("failed", "merging") or record.killed or record.max_attempt <= record.attempt:
+        return False
+    return record.fields.get("pilot_error_code") not in _PERMANENT
 
 
 def _wrong_attempt(record: Record, sent: Mapping[str, Any]) -> bool:

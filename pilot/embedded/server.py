@@ -8,19 +8,29 @@ import signal
 import sqlite3
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Literal, Self
 
 from pilot.embedded.adder import Adder, Limits
-from pilot.embedded.app import Parts, application
-from pilot.embedded.database import JobTable
+from pilot.embedded.app import application
+from pilot.embedded.cache import Cache
+from pilot.embedded.credential_calls import CredentialCalls
+from pilot.embedded.database import Database, JobTable
+from pilot.embedded.events import EventTable
 from pilot.embedded.faults import Faults
 from pilot.embedded.gateway import HttpServer, thread_of
+from pilot.embedded.identity import ROBOT, Gate
+from pilot.embedded.issuer import OwnIssuer
+from pilot.embedded.nodes import Nodes
+from pilot.embedded.parts import Parts
+from pilot.embedded.queues import Queues
 from pilot.embedded.requestlog import RequestLog
 from pilot.embedded.store import Store
 from pilot.values.errors import UsageError
 
+Auth = Literal["none", "required"]
 _PATIENCE_S = 2.0
 
 
@@ -29,6 +39,9 @@ class EmbeddedServer:
 
     ``port`` 0 picks a free one. ``adder_delay_s`` is the time between a final update and its verdict,
     ``limits`` how long a job may be silent, ``certificate`` the PEM files (chain, key) for HTTPS.
+    ``tls`` makes it HTTPS with an authority of its own in ``data``/tls, and asks clients for certificates.
+    ``auth`` is "none" or "required": whether calls need a token or a certificate; with ``tls`` they do.
+    ``permissions`` has the letters of credential_calls by name, ``vos`` the organisations that an Origin may name.
     Raises UsageError if it cannot have the directory or the port.
     """
 
@@ -42,6 +55,12 @@ class EmbeddedServer:
         *,
         limits: Limits | None = None,
         timefloor_min: int = 0,
+        tls: bool = False,
+        auth: Auth | None = None,
+        as_broken_as_1_0_4: bool = False,
+        permissions: Mapping[str, str] | None = None,
+        vos: Sequence[str] = ("wlcg", "atlas", "local"),
+        token_lifetime_s: float = 86400.0,
     ) -> None:
         self._data = data
         self._address = (host, port)
@@ -49,6 +68,12 @@ class EmbeddedServer:
         self._certificate = certificate
         self._limits = limits or Limits()
         self._timefloor_min = timefloor_min
+        self._tls = tls
+        self._guarded = (auth or ("required" if tls else "none")) == "required"
+        self._broken = as_broken_as_1_0_4
+        self._permissions = permissions or {}
+        self._vos = vos
+        self._issuer = OwnIssuer(data, token_lifetime_s)
         self._stopping = threading.Event()
         self._lock: int | None = None
         self._parts: Parts | None = None
@@ -62,7 +87,39 @@ class EmbeddedServer:
             raise RuntimeError("the server is not started")
         host, port = self._http.bind_addr
         shown = f"[{host}]" if ":" in host else host
-        return f"{'https' if self._certificate else 'http'}://{shown}:{port}"
+        return f"{'https' if self._certificate or self._tls else 'http'}://{shown}:{port}"
+
+    @property
+    def ca(self) -> Path:
+        """The authority that a client of a ``tls`` server trusts."""
+        return self._issuer.authority.ca
+
+    @property
+    def token_key(self) -> str:
+        """What must be shown for a fresh token."""
+        return self._issuer.tokens.key
+
+    def mint(self, **wishes: Any) -> str:
+        """A token: ``lifetime_s`` (below 0: expired), ``vo``, ``role``, ``name``, ``groups``, ``scopes``."""
+        return self._issuer.tokens.mint(**wishes)
+
+    def client_certificate(self, name: str, lifetime_s: float = 3600.0, *, limited: bool = False) -> str:
+        """A client's certificate with its key, as PEM text; ``limited`` as a limited proxy is."""
+        return self._issuer.authority.client(name, lifetime_s, limited=limited)
+
+    def set_queue(self, name: str, **fields: Any) -> None:
+        """Put fields over those of a queue's document, ``status`` for example."""
+        self._opened.queues.set(name, fields)
+
+    def judge(self, job_id: int) -> None:
+        """Give the Adder's verdict on a job at once."""
+        self._opened.adder.judge_now(job_id)
+
+    @property
+    def _opened(self) -> Parts:
+        if self._parts is None:
+            raise RuntimeError("the server is not started")
+        return self._parts
 
     def start(self) -> Self:
         """Open the data, listen, and answer from now on."""
@@ -80,26 +137,51 @@ class EmbeddedServer:
             self._data.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self._data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            table = JobTable(self._data / "jobs.sqlite")
-            self._parts = Parts(
-                table=table,
-                log=RequestLog(self._data / "requests.sqlite"),
-                store=Store(self._data / "store", self._data / "incoming", self._data / "digests.sqlite"),
-                adder=Adder(table, self._adder_delay_s, self._limits),
-                faults=Faults(),
-                stopping=self._stopping,
-                timefloor_min=self._timefloor_min,
-            )
+            self._parts = self._open_parts()
         except BlockingIOError:
             raise UsageError(f"data directory {self._data}: another server uses it") from None
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"data directory {self._data}: {reason}") from None
 
+    def _open_parts(self) -> Parts:
+        database = Database(self._data / "jobs.sqlite", durable=True)
+        table, events = JobTable(database), EventTable(database)
+        return Parts(
+            database=database,
+            table=table,
+            events=events,
+            nodes=Nodes(database),
+            queues=Queues(database),
+            log=RequestLog(self._data / "requests.sqlite"),
+            store=Store(self._data / "store", self._data / "incoming", self._data / "digests.sqlite"),
+            cache=Cache(self._data / "cache", self._data / "cache-incoming"),
+            adder=Adder(table, events, self._adder_delay_s, self._limits),
+            faults=Faults(),
+            gate=Gate(self._issuer if self._guarded else None, (ROBOT,), self._vos),
+            issuer=self._issuer,
+            credentials=CredentialCalls(database, self._issuer, self._permissions, self._data / "keys"),
+            stopping=self._stopping,
+            timefloor_min=self._timefloor_min,
+            broken=self._broken,
+        )
+
+    def _secure(self) -> tuple[tuple[str, str] | None, str]:
+        """Certificate and key for HTTPS, and the authority of clients; with them the credentials are written."""
+        if self._guarded:
+            self._issuer.tokens.key  # noqa: B018 - the files are there from the start
+        if not self._tls:
+            return self._certificate, ""
+        authority = self._issuer.authority
+        authority.write_client()
+        return self._certificate or authority.server_files(self._address[0]), str(authority.ca)
+
     def _listen(self) -> None:
-        if self._parts is None:
-            raise RuntimeError("the data is not open")
-        http = HttpServer(self._address, application(self._parts), self._certificate)
+        try:
+            credentials = self._secure()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"credentials in {self._data}: {error}") from None
+        http = HttpServer(self._address, application(self._opened), *credentials)
         try:
             http.prepare()
         except OSError as error:
@@ -107,7 +189,7 @@ class EmbeddedServer:
             raise UsageError(f"cannot listen on {self._address[0]} port {self._address[1]}: {reason}") from None
         self._http = http
         self._thread = thread_of(http)
-        self._parts.adder.start()
+        self._opened.adder.start()
 
     def stop(self) -> None:
         """Stop listening, end what is in progress within seconds, and close the data. May be called twice."""
@@ -117,9 +199,7 @@ class EmbeddedServer:
             self._thread.join()
             self._thread = None
         if self._parts:
-            self._parts.adder.stop()
-            for part in (self._parts.table, self._parts.log, self._parts.store):
-                part.close()
+            self._parts.close()
             self._parts = None
         if self._lock is not None:
             os.close(self._lock)
@@ -139,12 +219,16 @@ def serve_forever(
     host: str = "127.0.0.1",
     port: int = 0,
     certificate: tuple[str, str] | None = None,
+    **options: Any,
 ) -> None:
-    """Run a server until SIGTERM or SIGINT; prints ``ready URL`` when it can be used. For the main thread."""
+    """Run a server until SIGTERM or SIGINT; prints ``ready URL`` when it can be used. For the main thread.
+
+    ``options`` are those of EmbeddedServer.
+    """
     stop = threading.Event()
     former = {one: signal.signal(one, lambda *_: stop.set()) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with EmbeddedServer(data, host, port, certificate=certificate) as server:
+        with EmbeddedServer(data, host, port, certificate=certificate, **options) as server:
             sys.stdout.write(f"ready {server.url}\n")
             sys.stdout.flush()
             stop.wait()

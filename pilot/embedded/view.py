@@ -23,6 +23,7 @@ def status(record: Record, history: Sequence[Entry]) -> dict[str, Any]:
         "queue": record.queue,
         "state": record.status,
         "attempt": record.attempt,
+        "retry": record.retry or None,
         "exit_code": record.fields.get("trans_exit_code"),
         "pilot_error_code": record.fields.get("pilot_error_code", 0),
         "pilot_error_diag": _diag(record),

@@ -100,7 +100,7 @@ class World:
         self.stop.close()
 
 
-@pytest.mark.parametrize("seconds", [5, 60, 300])
+@pytest.mark.parametrize("seconds", [5, 60, 300, 1800])
 def test_a_final_that_falls_into_an_outage_is_stored_once(world, seconds):
     world.away(seconds)
     began = world.clock.monotonic()
@@ -111,7 +111,7 @@ def test_a_final_that_falls_into_an_outage_is_stored_once(world, seconds):
     until(lambda: world.state() == "finished", what="the server's verdict")
 
 
-@pytest.mark.parametrize("seconds", [5, 60, 300])
+@pytest.mark.parametrize("seconds", [5, 60, 300, 1800])
 def test_an_outage_before_the_final_costs_heartbeats_only(world, seconds):
     world.away(seconds)
     world.reporter.phase({"job_status": "running", "job_sub_status": "in the outage"})
@@ -122,9 +122,15 @@ def test_an_outage_before_the_final_costs_heartbeats_only(world, seconds):
     assert len(world.finals()) == 1
 
 
-@pytest.mark.parametrize("kind", ["drop_after", "drop_before", "garbage", "status"])
-def test_a_final_whose_answer_is_lost_or_unreadable_is_stored_once(world, kind):
-    world.call("POST", "/local/faults", json=[{"match": "update_job", "state": "finished", "do": kind, "count": 3}])
+CUT = {"do": "status", "status": 200, "body": '{"success": true, "message": "", "da'}
+
+
+@pytest.mark.parametrize(
+    "fault", [{"do": "drop_after"}, {"do": "drop_before"}, {"do": "garbage"}, {"do": "status"}, CUT], ids=str
+)
+def test_a_final_whose_answer_is_lost_or_unreadable_is_stored_once(world, fault):
+    rule = {"match": "update_job", "state": "finished", "count": 3, **fault}
+    world.call("POST", "/local/faults", json=[rule])
     world.clock.at(0, lambda: None)
     world.finish()
     assert world.verdict() in (Verdict.STORED, Verdict.ALREADY_DONE, Verdict.GONE)

@@ -1,14 +1,20 @@
 """The embedded server's rules, without a server."""
 
 import contextlib
+import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot.embedded import adder, definition, faults, jobs, view
-from pilot.embedded.signatures import CALLS, Crashed, Refused
+from pilot.embedded.calls import CALLS
+from pilot.embedded.database import Database, JobTable
+from pilot.embedded.event_calls import EventCalls
+from pilot.embedded.events import EventTable
+from pilot.embedded.signatures import Crashed, Refused
 
 UPDATE = CALLS["pilot", "update_job"]
 JSON = st.recursive(
@@ -160,9 +166,9 @@ def test_the_adder_survives_any_report_and_definition(report, names):
 )
 def test_anything_submitted_is_a_job_or_a_value_error(body):
     with contextlib.suppress(ValueError):
-        queue, build = definition.parse(body)
-        assert queue
-        assert build(7)["PandaID"] == 7
+        given = definition.parse(body)
+        assert given.queue
+        assert given.build(7)["PandaID"] == 7
 
 
 @given(JSON)
@@ -194,3 +200,34 @@ def test_the_verdict_is_told_when_the_pilot_said_finished():
 def test_the_pilots_words_are_told_when_it_failed_the_job_itself():
     told = record(status="failed", final="failed", error_diag="no report", fields={"pilot_error_diag": "boom"})
     assert view.status(told, [])["pilot_error_diag"] == "boom"
+
+
+REPORTS = st.lists(
+    JSON
+    | st.fixed_dictionaries(
+        {},
+        optional={
+            "eventRangeID": st.sampled_from(["1-1-100-1-3", "1-9-1-1-1", "a-b"]) | JSON,
+            "eventStatus": st.sampled_from(["finished", "failed", "fatal", "running"]) | JSON,
+            "errorCode": JSON,
+            "errorDiag": JSON,
+            "eventRanges": JSON,
+            "zipFile": JSON,
+        },
+    ),
+    max_size=5,
+)
+
+
+@given(REPORTS, st.sampled_from([-1, 0, 1, 2]))
+def test_any_report_of_ranges_is_answered(reports, version):
+    database = Database(Path(":memory:"), durable=False)
+    try:
+        JobTable(database)
+        calls = EventCalls(EventTable(database), {1: record(id=1)}.get, broken=False)
+        asked = {"event_ranges": json.dumps(reports), "version": version}
+        told = calls.handlers()["event/update_event_ranges"](asked, None)
+    finally:
+        database.close()
+    assert json.dumps(told)
+    assert told["success"] is False or set(told["data"]) == {"Returns", "Commands"}

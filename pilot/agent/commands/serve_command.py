@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from pilot.values.errors import UsageError
+
+Auth = Literal["none", "required"]
 
 
 @click.command("serve")
@@ -19,10 +22,23 @@ from pilot.values.errors import UsageError
     help="port to listen on; 0 picks a free one",
 )
 @click.option("--data", default="pilot-data", show_default=True, metavar="DIR", help="where jobs and files are kept")
-def command(host: str, port: int, data: str) -> int:
+@click.option("--tls", is_flag=True, help="serve https, with an authority of its own in DIR/tls")
+@click.option(
+    "--auth",
+    type=click.Choice(["none", "required"]),
+    help="whether calls need a token or a certificate  [default: required with --tls, else none]",
+)
+@click.option(
+    "--as-broken-as-1.0.4",
+    "as_broken",
+    is_flag=True,
+    help="answer event updates with 500 after doing them, as PanDA does",
+)
+def command(host: str, port: int, data: str, tls: bool, auth: Auth | None, as_broken: bool) -> int:
     """Serve PanDA's API for one machine, with a file store; ends with TERM or Ctrl-C.
 
-    Prints one line, `ready http://HOST:PORT`, when it can be used.
+    Prints one line, `ready http://HOST:PORT`, when it can be used. With credentials, these are to be found
+    in DIR/tls (ca.pem, client.pem) and DIR/tokens (token, token_key).
     """
     try:
         from pilot.embedded.server import serve_forever  # noqa: PLC0415 - not part of the runtime image
@@ -30,5 +46,5 @@ def command(host: str, port: int, data: str) -> int:
         raise UsageError(
             f"the embedded server needs more packages: pip install 'panda-pod-pilot[embedded]' ({error})"
         ) from None
-    serve_forever(Path(data), host, port)
+    serve_forever(Path(data), host, port, tls=tls, auth=auth, as_broken_as_1_0_4=as_broken)
     return 0
