@@ -59,11 +59,13 @@ def run_pilot(settings: Settings, work: Path, inherited: Mapping[str, str], reda
     )
     credentials = Credentials(_credential_files(settings), redactor.learn, time.time)
     reporter = _reporter(settings, credentials)
-    with _working(reporter, settings, credentials, work, stop), Lanes(_lane_settings(settings, credentials)) as lanes:
+    with _working(reporter, settings, work, stop), Lanes(_lane_settings(settings, credentials)) as lanes:
         deadline = Deadline.after(settings.deadline) if settings.deadline else Deadline.never()
         site = find_site(settings, work, reporter, stop, deadline)
         if site is None:
             return 0
+        if settings.token_key and "no_token_renewal" not in site.queue.catchall:
+            reporter.keep(lambda clock, rng: RefreshToken(clock, rng, credentials, settings.token_client))
         if site.queue.maxtime_s:
             deadline = deadline.sooner(Deadline.after(site.queue.maxtime_s))
         pod = Pod(settings, site, work, reporter, lanes, REAL_CLOCK, redactor, stop, Drain(), deadline, inherited)
@@ -147,9 +149,7 @@ def _reporter(settings: Settings, credentials: Credentials) -> Reporter:
 
 
 @contextmanager
-def _working(
-    reporter: Reporter, settings: Settings, credentials: Credentials, work: Path, stop: Stop
-) -> Iterator[None]:
+def _working(reporter: Reporter, settings: Settings, work: Path, stop: Stop) -> Iterator[None]:
     """The reporter runs, Harvester's record of this worker says so, and our log goes where people look for it."""
     known = (settings.harvester_id, int(settings.worker_id), settings.node) if settings.log_stem else None
     cache = LogCache(settings.log_upload_url, settings.log_stem) if settings.log_upload_url else None
@@ -157,8 +157,6 @@ def _working(
     if known:
         reporter.tell_worker(*known, "started")
     reporter.keep(lambda clock, rng: SignOfLife(clock, rng, work / ALIVE_NAME))
-    if settings.token_key:
-        reporter.keep(lambda clock, rng: RefreshToken(clock, rng, credentials, settings.token_client))
     if cache:
         reporter.keep(lambda clock, rng: UploadLog(clock, rng, log_file, cache, settings.log_interval))
     reporter.start()

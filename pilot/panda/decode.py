@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from pilot.panda.parameters import split_parameters
 from pilot.values.errors import BadJob
 from pilot.values.job import InputFile, Job, OutputFile
 from pilot.values.names import Checksum, Dataset, Endpoint, EnvName, Guid, Lfn, Scope, Url, env_value, quoted
@@ -102,7 +103,8 @@ def _job(fields: _Fields) -> Job:
     attempt = fields.number("attemptNr") or 0
     inputs, (outputs, log) = _inputs(fields), _outputs(fields)
     _no_clash(inputs, outputs, log)
-    command, transformation = _command(fields)
+    parameters, queue, storages = split_parameters(fields.text("jobPars"))
+    command, transformation = _command(fields, parameters)
     return Job(
         id=job_id or 0,
         attempt=attempt,
@@ -121,6 +123,8 @@ def _job(fields: _Fields) -> Job:
         walltime_s=fields.number("maxWalltime") or None,
         debug=fields.flag("debug"),
         secrets=_secrets(fields),
+        overwrite_queue=queue,
+        overwrite_storages=storages,
     )
 
 
@@ -307,12 +311,12 @@ def _secrets(fields: _Fields) -> Mapping[str, str]:
     return MappingProxyType({str(key): one if isinstance(one, str) else json.dumps(one) for key, one in value.items()})
 
 
-def _command(fields: _Fields) -> tuple[str, Url | None]:
+def _command(fields: _Fields, parameters: str) -> tuple[str, Url | None]:
     """The payload's text, and the URL that its transformation is to be fetched from, if it is one."""
     command = fields.text("command")
     if command:
         return command, None
-    transformation, parameters = fields.text("transformation"), fields.text("jobPars")
+    transformation = fields.text("transformation")
     if not transformation:
         raise BadJob("transformation", "missing, and there is no command either")
     if not transformation.startswith(("http://", "https://")):

@@ -25,10 +25,11 @@ from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.refusal import refuse
 from pilot.runner.reporting import deliver
 from pilot.staging.plan import Trust, make_plan
-from pilot.values.errors import InternalError, JobError, NoWorkDirectory, SiteError
+from pilot.values.errors import BadJob, InternalError, JobError, NoWorkDirectory, SiteError
 from pilot.values.events import events
 from pilot.values.job import Job
 from pilot.values.outcome import Outcome, PayloadEnd, Phase, State, StoredFile
+from pilot.values.site import overwritten
 from pilot.values.stop import Stop
 
 log = events(__name__)
@@ -67,6 +68,16 @@ def _followed(job: Job, identity: Mapping[str, Any], stop: Stop, area: JobArea, 
     return Followed(identity, stop, pod.drain.request, Inspector(area).look, pod.redactor.learn, job.debug)
 
 
+def _seen_by(job: Job, pod: Pod) -> Pod:
+    """The pod with queue and storage data as this job's parameters overwrite them. Raises BadJob."""
+    if not job.overwrite_queue and not job.overwrite_storages:
+        return pod
+    try:
+        return replace(pod, site=overwritten(pod.site, job.overwrite_queue, job.overwrite_storages))
+    except SiteError as error:
+        raise BadJob("jobPars", str(error)) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Reached:
     """How far the steps came; ``cause`` is why not further."""
@@ -82,6 +93,7 @@ def _steps(
     """From the plan to the stored outputs. The first error ends the steps."""
     reached = Reached()
     try:
+        pod = _seen_by(job, pod)
         afford(job, resources, pod)
         plan = make_plan(job, pod.site, area.work, Trust(pod.settings.input_roots, pod.settings.transform_urls))
         pod.lanes.warm(plan.schemes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from pilot.values.names import Checksum, Dataset, Endpoint, Guid, Lfn, Scope, Url
 
@@ -56,4 +57,6 @@ class Job:
     disk_mib: int | None = None
     walltime_s: int | None = None
     debug: bool = False
+    overwrite_queue: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    overwrite_storages: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     secrets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)

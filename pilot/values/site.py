@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -114,6 +114,27 @@ def parse_queue(name: str, raw: object) -> Queue:
         environ=MappingProxyType(_environ(str(raw.get("environ") or ""))),
         astorages=MappingProxyType({str(key): _endpoints(names) for key, names in _mapping(raw, "astorages").items()}),
     )
+
+
+_OVERWRITABLE = {
+    "timefloor": "timefloor_s",
+    "maxtime": "maxtime_s",
+    "maxwdir": "maxwdir_mib",
+    "maxinputsize": "maxinputsize_mib",
+    "environ": "environ",
+    "catchall": "catchall",
+    "astorages": "astorages",
+}
+
+
+def overwritten(site: Site, queue: Mapping[str, Any], storages: Mapping[str, Any]) -> Site:
+    """The site as one job wants to see it (``--overwriteQueueData`` in its parameters). Raises SiteError.
+
+    Keys of the queue that mean nothing here change nothing, as keys of queue data do.
+    """
+    fresh = parse_queue(site.queue.name, dict(queue))
+    changes = {field: getattr(fresh, field) for key, field in _OVERWRITABLE.items() if key in queue}
+    return Site(replace(site.queue, **changes), {**site.storages, **parse_storages(dict(storages))})
 
 
 def parse_storages(raw: object) -> dict[str, Storage]:

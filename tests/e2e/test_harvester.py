@@ -21,7 +21,7 @@ def harvester(serve, work, **more):
         "logs_frontend_r": f"{serve.url}/cache", "submit_mode": "PULL", "EXEC_DIR": "/scratch/executables",
         "TMPDIR": str(work), "HOME": str(work), "PANDA_HOSTNAME": "node-17", "K8S_JOB_ID": "grid-job-4711",
         "prodSourceLabel": "unified", "jobType": "unified", "storageRequestMiB": "2048.0", "storageLimitMiB": "2048.0",
-        "PANDA_SERVER_URL": serve.url, **more,
+        **more,
     }  # fmt: skip
 
 
@@ -32,6 +32,7 @@ def pod(serve, tmp_path):
 
     def start(*arguments, **more):
         work = tmp_path / "pilotdir"
+        arguments = ("--server", serve.url, *arguments)
         environment = {**harvester(serve, work, proxySecretPath=""), **more}
         started.append(Run(None, work, *arguments, environment=environment, alone=True))
         return started[-1]
@@ -121,12 +122,7 @@ def test_the_last_words_are_one_line_of_json(serve, pod, tmp_path):
     words.touch()
     assert pod("--idle", 0.2, PILOT_TERMINATION_LOG=str(words)).wait() == 0
     assert json.loads(words.read_text())["exit_code"] == 0
-    assert (
-        pod(
-            "--server", "http://127.0.0.1:9", "--idle", 0.2, PILOT_TERMINATION_LOG=str(words), PANDA_SERVER_URL=""
-        ).wait()
-        == 64
-    )
+    assert pod("--server", "http://127.0.0.1:9", "--idle", 0.2, PILOT_TERMINATION_LOG=str(words)).wait() == 64
     told = json.loads(words.read_text())
     assert (told["exit_code"], told["worker"]) == (64, "4711")
     assert "refused" in told["why"]

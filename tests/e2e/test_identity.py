@@ -26,7 +26,10 @@ def pod(secure, tmp_path):
     def start(*arguments, proxy=False, token=None, **more):
         secrets = tmp_path / "secrets"
         secrets.mkdir(exist_ok=True)
-        settings = {"proxySecretPath": "/no/such/proxy", "X509_CERT_DIR": ca(secure), **more}
+        settings = {"proxySecretPath": "/no/such/proxy", **more}
+        config = tmp_path / "pilot.yaml"  # as a ConfigMap would bring it: the environment is Harvester's alone
+        config.write_text(json.dumps({"ca": ca(secure)}))
+        arguments = ("--server", secure.url, "--config", config, *arguments)
         if proxy:
             (secrets / "x509up").write_bytes((secure.data / "tls" / "client.pem").read_bytes())
             settings["proxySecretPath"] = str(secrets / "x509up")
@@ -111,6 +114,7 @@ def test_a_token_that_is_rotated_in_the_middle_of_a_job_is_used(secure, pod, tmp
 
 def test_a_token_is_renewed_at_half_of_its_life(secure, pod, tmp_path):
     job = secure.submit(command="echo began; while [ ! -e done ]; do sleep 0.1; done")
+    secure.call("POST", "/local/queues/LOCAL", json={"catchall": ""})  # by default: no_token_renewal
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "key").write_text((secure.data / "tokens" / "token_key").read_text())

@@ -281,3 +281,14 @@ def test_a_job_that_wants_gpus_is_refused_before_its_inputs_are_touched(serve, r
     status = run_one(serve, run, command="true", gpus=2, inputs=[{"name": "in", "url": f"{serve.url}/store/none"}])
     assert (status["state"], status["pilot_error_code"]) == ("failed", 1305)
     assert "2 GPUs" in status["pilot_error_diag"]
+
+
+def test_inputs_beyond_the_queues_limit_are_refused_and_a_job_may_overwrite_it(serve, run, tmp_path):
+    queue = tmp_path / "queue.json"
+    queue.write_text(json.dumps({"nickname": "LOCAL", "maxinputsize": 1}))
+    fields = {"inFiles": "in", "fsize": str(5 << 20), "inputUrls": {"in": f"{serve.url}/store/none"}}
+    refused = serve.submit_panda(**definition(**fields))
+    overwritten = serve.submit_panda(**definition(**fields, jobPars='--overwriteQueueData {"maxinputsize": 9}'))
+    assert run("--max-jobs", 2, environment={"PILOT_QUEUEDATA": str(queue)}).wait() == 0
+    assert serve.ended(refused)["pilot_error_code"] == 1168
+    assert serve.ended(overwritten)["pilot_error_code"] == 1331
