@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.resources.cgroup import read_limits
+from pilot.resources.cpu import Cpu, read_cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Resources:
     disk_bytes: int
     cgroup_version: int
     limits_from: Mapping[str, str]
+    cpu: Cpu
 
     @property
     def whole_cores(self) -> int:
@@ -47,4 +49,5 @@ def probe(work: Path, sysroot: Path = Path("/")) -> Resources:
             "memory": limits.memory_from if limited else "physical memory",
             "disk": str(work),
         },
+        cpu=read_cpu(sysroot),
     )

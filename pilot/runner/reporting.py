@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pilot.panda.messages import Broken, Reported, Verdict
+from pilot.resources.probe import Resources
 from pilot.runner import telling
 from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
@@ -19,10 +20,10 @@ log = events(__name__)
 _SLACK_S = 1.0  # the reporter's own deadline comes first
 
 
-def deliver(job: Job, outcome: Outcome, pod: Pod) -> bool:
+def deliver(job: Job, outcome: Outcome, resources: Resources, pod: Pod) -> bool:
     """Report the outcome; whether the server has it."""
     log.info("reporting", state=outcome.state, code=outcome.cause.code if outcome.cause else 0)
-    return await_verdict(job.id, telling.final(job, outcome), pod)
+    return await_verdict(job.id, telling.final(job, outcome, resources.cpu), pod)
 
 
 def await_verdict(job_id: int, fields: Mapping[str, Any], pod: Pod) -> bool:

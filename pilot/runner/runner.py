@@ -57,7 +57,7 @@ def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
             reached.cause, reached.payload, reached.stored, began, pod.clock.now(), watch.seconds, area.stderr_line()
         )
         outcome = store_log(job, outcome, pod, area)
-        delivered = deliver(job, outcome, pod)
+        delivered = deliver(job, outcome, resources, pod)
     if delivered:
         area.remove()
     return delivered

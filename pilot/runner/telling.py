@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from pilot.resources.cpu import Cpu
 from pilot.values.errors import JobError, PayloadError
 from pilot.values.job import Job
 from pilot.values.outcome import Outcome, Phase, State, StoredFile
@@ -34,7 +35,7 @@ def phase(state: State, sub_status: Phase, began: datetime) -> dict[str, Any]:
     return {"job_status": state.value, "job_sub_status": sub_status.value, "start_time": _stamp(began)}
 
 
-def final(job: Job, outcome: Outcome) -> dict[str, Any]:
+def final(job: Job, outcome: Outcome, cpu: Cpu) -> dict[str, Any]:
     """The final update. Of a failed job only the log is listed (5.5)."""
     stored = outcome.stored
     if outcome.cause is not None:
@@ -51,7 +52,9 @@ def final(job: Job, outcome: Outcome) -> dict[str, Any]:
         "exe_error_code": payload.exit_code if payload and isinstance(outcome.cause, PayloadError) else None,
         "exe_error_diag": outcome.stderr_line or None,
         "cpu_consumption_time": round(payload.cpu_s) if payload else None,
-        "cpu_consumption_unit": "s" if payload else None,
+        "cpu_consumption_unit": cpu.unit if payload else None,
+        "cpu_architecture_level": cpu.level or None,
+        "mean_core_count": _mean_cores(outcome),
         "max_rss": payload.max_rss_kib if payload else None,
         "core_count": job.cores,
         "n_input_files": len(job.inputs),
@@ -59,6 +62,12 @@ def final(job: Job, outcome: Outcome) -> dict[str, Any]:
         "meta_data": json.dumps(report(job, outcome)),
         "pilot_log": outcome.log_tail or None,
     }
+
+
+def _mean_cores(outcome: Outcome) -> int | None:
+    """Cores that the payload kept busy on average; a whole number, as the server wants it."""
+    seconds = outcome.seconds.get(Phase.PAYLOAD, 0.0)
+    return round(outcome.payload.cpu_s / seconds) if outcome.payload and seconds > 0 else None
 
 
 def refusal(error: JobError, now: datetime) -> dict[str, Any]:

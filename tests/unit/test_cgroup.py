@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pilot.resources.cgroup import read_limits
+from pilot.resources.cpu import read_cpu
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -71,3 +72,25 @@ V1_POD = {"proc/self/cgroup": "5:cpu,cpuacct:/kubepods/burstable/pod1/c1\n4:memo
 def test_limits_of_a_tree(tmp_path, files, version, quota, memory):
     limits = read_limits(tree(tmp_path, files))
     assert (limits.version, limits.quota, limits.memory_bytes) == (version, quota, memory)
+
+
+@pytest.mark.parametrize(
+    ("flags", "level", "unit"),
+    [
+        ("lm sse2", "x86_64-v1", "s+EPYC"),
+        ("lm cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3", "x86_64-v2", "s+EPYC"),
+        (
+            "lm cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma abm movbe xsave",
+            "x86_64-v3",
+            "s+EPYC+AVX2",
+        ),
+        ("lm avx2", "x86_64-v1", "s+EPYC+AVX2"),
+    ],
+)
+def test_the_processor_is_told_by_its_flags(tmp_path, flags, level, unit):
+    cpu = read_cpu(tree(tmp_path, {"proc/cpuinfo": f"model name\t: EPYC\nflags\t\t: {flags}\n\nmodel name: other\n"}))
+    assert (cpu.level, cpu.unit) == (level, unit)
+
+
+def test_an_unknown_processor_is_no_error(tmp_path):
+    assert read_cpu(tmp_path).unit == "s"
