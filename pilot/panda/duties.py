@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pilot.panda.client import PandaClient, Question
-from pilot.panda.messages import Acquired, Broken, Documents, Known, Message
+from pilot.panda.grants import GrantClient
+from pilot.panda.messages import Acquired, Broken, Documents, Granted, Known, Message
 from pilot.values.deadline import Clock
 from pilot.values.errors import BadJob, CredentialError, ServerError, ServerRefused
 from pilot.values.events import events
@@ -184,3 +185,28 @@ class AskStatus(Duty):
         else:
             self.done = True
             tell(Known(status, attempt))
+
+
+class AskProxy(Duty):
+    """Ask for the proxy that a payload gets: until there is an answer or main withdraws."""
+
+    policy = Backoff(1, 30)
+    rank = 1
+
+    def __init__(self, clock: Clock, rng: random.Random, role: str) -> None:
+        """``role`` is the VOMS role that is asked for."""
+        super().__init__(clock, rng)
+        self._role = role
+
+    def attempt(self, client: PandaClient, tell: Tell) -> None:
+        """One get_proxy."""
+        try:
+            proxy = GrantClient(client.wire).proxy(self._role)
+        except (ServerRefused, CredentialError) as error:
+            self.done = True
+            tell(Broken(error))
+        except ServerError as error:
+            self.again(error)
+        else:
+            self.done = True
+            tell(Granted(proxy))

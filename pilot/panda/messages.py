@@ -34,6 +34,13 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class Granted:
+    """A credential that the server has handed out."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """No acquire is in flight any more, and none will be sent."""
 
@@ -63,4 +70,4 @@ class Reported:
     detail: str = ""
 
 
-Message = Documents | Acquired | Known | Withdrawn | Broken | Reported
+Message = Documents | Acquired | Known | Granted | Withdrawn | Broken | Reported

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilot.panda.client import PandaClient, Question
-from pilot.panda.duties import Acquire, AskStatus, Duty, FetchDocuments, WorkerStatus
+from pilot.panda.duties import Acquire, AskProxy, AskStatus, Duty, FetchDocuments, WorkerStatus
 from pilot.panda.mailbox import Mailbox
 from pilot.panda.messages import Broken, Message, Withdrawn
 from pilot.panda.report import Followed, Pace, Report
@@ -24,7 +24,7 @@ from pilot.values.events import events
 
 log = events(__name__)
 
-_ASKING = (Acquire, AskStatus, FetchDocuments)
+_ASKING = (Acquire, AskProxy, AskStatus, FetchDocuments)
 """What main waits for, and can withdraw."""
 
 
@@ -87,6 +87,11 @@ class Reporter:
         """Ask what the server knows of a job; `Known` or `Broken` comes to the mailbox."""
         self._withdrawing = False
         self._add(AskStatus(self._clock, self._rng, job_id))
+
+    def ask_proxy(self, role: str) -> None:
+        """Ask for a payload's proxy; `Granted` or `Broken` comes to the mailbox."""
+        self._withdrawing = False
+        self._add(AskProxy(self._clock, self._rng, role))
 
     def keep(self, make: Callable[[Clock, random.Random], Duty]) -> None:
         """Take over a duty beside the jobs, made with the reporter's clock and randomness."""

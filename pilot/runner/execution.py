@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pilot.payload.environment import payload_environment
 from pilot.payload.process import PayloadProcess
 from pilot.runner.area import JobArea
@@ -19,11 +21,9 @@ _LANE_LINGER_S = 5.0  # a payload that runs longer gets the memory of the lanes
 _SOFT_S = 10.0  # between TERM and KILL, where no grace period is running out
 
 
-def execute(job: Job, pod: Pod, area: JobArea, stop: Stop) -> PayloadEnd:
+def execute(job: Job, credentials: Mapping[str, str], pod: Pod, area: JobArea, stop: Stop) -> PayloadEnd:
     """The payload ran to its end, or was stopped: on demand, at its wall time, at the pilot's deadline."""
     stop.check()
-    own = {"X509_USER_PROXY": pod.settings.payload_proxy, "BEARER_TOKEN_FILE": pod.settings.payload_token}
-    credentials = {name: path for name, path in own.items() if path}
     environment = payload_environment(job, area.work, area.scratch, pod.inherited, pod.site.queue.environ, credentials)
     walltime = Deadline.after(job.walltime_s, pod.clock) if job.walltime_s else Deadline.never(pod.clock)
     limit = walltime.sooner(pod.deadline)

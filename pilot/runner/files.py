@@ -22,7 +22,6 @@ from pilot.values.deadline import Deadline
 from pilot.values.errors import (
     InputsTooLarge,
     JobError,
-    NoPayloadCredential,
     OutputMissing,
     ResourceError,
     Stopped,
@@ -44,9 +43,6 @@ Destination = tuple[Url, Endpoint | None]
 
 def afford(job: Job, _resources: Resources, pod: Pod) -> None:
     """Refuse what the pod or the queue cannot give, before a byte is moved."""
-    for path in (pod.settings.payload_proxy, pod.settings.payload_token):
-        if path and not Path(path).is_file():
-            raise NoPayloadCredential(f"the payload's credential {path} is not there")
     limit_mib, total = pod.site.queue.maxinputsize_mib, sum(file.size or 0 for file in job.inputs)
     if limit_mib and total > limit_mib << 20:
         raise InputsTooLarge(f"the inputs have {total >> 20} MiB, and the queue allows {limit_mib}")

@@ -21,6 +21,7 @@ from pilot.runner.execution import execute, judge
 from pilot.runner.files import afford, stage_in, stage_out, store_log
 from pilot.runner.inspection import Inspector
 from pilot.runner.joblog import job_log
+from pilot.runner.lending import lend
 from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.refusal import refuse
 from pilot.runner.reporting import deliver
@@ -95,6 +96,7 @@ def _steps(
     try:
         pod = _seen_by(job, pod)
         afford(job, resources, pod)
+        credentials = lend(pod, area, stop)
         plan = make_plan(job, pod.site, area.work, Trust(pod.settings.input_roots, pod.settings.transform_urls))
         pod.lanes.warm(plan.schemes)
         with watch.phase(Phase.STAGE_IN):
@@ -102,7 +104,7 @@ def _steps(
             stage_in(job, plan, pod, area, stop)
         with watch.phase(Phase.PAYLOAD):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.PAYLOAD, began))
-            reached = replace(reached, payload=execute(job, pod, area, stop))
+            reached = replace(reached, payload=execute(job, credentials, pod, area, stop))
         judge(reached.payload, area, stop)
         with watch.phase(Phase.STAGE_OUT):
             pod.reporter.note(telling.phase(State.RUNNING, Phase.STAGE_OUT, began))

@@ -98,6 +98,7 @@ class Settings:
         "", "file with the bearer token for root:// storage", unit="path", env=("BEARER_TOKEN_FILE",)
     )
     payload_proxy: str = option("", "the payload's own proxy: its path is what the payload sees", unit="path")
+    payload_proxy_role: str = option("", "ask the server for the payload's proxy, with this role, for each job")
     payload_token: str = option("", "the payload's own token: its path is what the payload sees", unit="path")
     http_proxy: str = option("", "HTTP proxy for storage and server")
     # files

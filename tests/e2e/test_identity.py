@@ -161,6 +161,18 @@ def test_the_payload_gets_its_own_credential_and_not_the_pilots(secure, pod, tmp
     assert "PANDA_AUTH" not in text
 
 
+def test_a_proxy_for_the_payload_is_fetched_from_the_server(secure, pod):
+    job = secure.submit(
+        command="cat $X509_USER_PROXY > got; stat -c %a $X509_USER_PROXY > mode", outputs=["got", "mode"]
+    )
+    pilot = pod("--max-jobs", 1, proxy=True, PILOT_PAYLOAD_PROXY_ROLE="production")
+    assert pilot.wait() == 0
+    got, mode = (secure.fetch(one["url"]).decode() for one in secure.ended(job)["outputs"])
+    assert "BEGIN CERTIFICATE" in got
+    assert got != (secure.data / "tls" / "client.pem").read_text()
+    assert mode.strip() == "600"
+
+
 def test_a_job_without_the_payloads_credential_fails_before_stage_in(secure, pod):
     job = secure.submit(command="true", inputs=[{"name": "in", "url": f"{secure.url}/store/none"}])
     assert pod("--max-jobs", 1, proxy=True, PILOT_PAYLOAD_PROXY="/no/such/proxy").wait() == 0
