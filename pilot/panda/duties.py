@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pilot.panda.client import PandaClient, Question
-from pilot.panda.grants import GrantClient
-from pilot.panda.messages import Acquired, Broken, Documents, Granted, Known, Message
+from pilot.panda.messages import Acquired, Broken, Message
 from pilot.values.deadline import Clock
 from pilot.values.errors import BadJob, CredentialError, ServerError, ServerRefused
 from pilot.values.events import events
@@ -103,21 +102,21 @@ class WorkerStatus(Duty):
             self.done = self.tries >= 3
 
 
-class FetchDocuments(Duty):
-    """Fetch queue and storage data: until it works or main gives up."""
+class Ask(Duty):
+    """Ask one thing that main waits for: until there is an answer, or main withdraws."""
 
     policy = Backoff(1, 30)
     rank = 2
 
-    def __init__(self, clock: Clock, rng: random.Random, queue_url: str, storages_url: str) -> None:
-        """An empty URL is not fetched: main has that document from a file."""
+    def __init__(self, clock: Clock, rng: random.Random, call: Callable[[PandaClient], Message]) -> None:
+        """``call`` makes the call (or calls), and a message of the answer."""
         super().__init__(clock, rng)
-        self._urls = (queue_url, storages_url)
+        self._call = call
 
     def attempt(self, client: PandaClient, tell: Tell) -> None:
-        """Both documents, or neither."""
+        """The message, or `Broken` for what waiting does not heal."""
         try:
-            queue, storages = (client.wire.document(url) if url else None for url in self._urls)
+            message = self._call(client)
         except (ServerRefused, CredentialError) as error:
             self.done = True
             tell(Broken(error))
@@ -125,7 +124,7 @@ class FetchDocuments(Duty):
             self.again(error)
         else:
             self.done = True
-            tell(Documents(queue, storages))
+            tell(message)
 
 
 class Acquire(Duty):
@@ -160,53 +159,3 @@ class Acquire(Duty):
             else:
                 self.done = True
                 tell(Acquired(job))
-
-
-class AskStatus(Duty):
-    """Ask what the server knows of a job: until there is an answer or main withdraws."""
-
-    policy = Backoff(1, 30)
-    rank = 3
-
-    def __init__(self, clock: Clock, rng: random.Random, job_id: int) -> None:
-        """``job_id`` is the job's PandaID."""
-        super().__init__(clock, rng)
-        self._job_id = job_id
-
-    def attempt(self, client: PandaClient, tell: Tell) -> None:
-        """One get_job_status."""
-        try:
-            status, attempt = client.job_status(self._job_id)
-        except (ServerRefused, CredentialError) as error:
-            self.done = True
-            tell(Broken(error))
-        except ServerError as error:
-            self.again(error)
-        else:
-            self.done = True
-            tell(Known(status, attempt))
-
-
-class AskProxy(Duty):
-    """Ask for the proxy that a payload gets: until there is an answer or main withdraws."""
-
-    policy = Backoff(1, 30)
-    rank = 1
-
-    def __init__(self, clock: Clock, rng: random.Random, role: str) -> None:
-        """``role`` is the VOMS role that is asked for."""
-        super().__init__(clock, rng)
-        self._role = role
-
-    def attempt(self, client: PandaClient, tell: Tell) -> None:
-        """One get_proxy."""
-        try:
-            proxy = GrantClient(client.wire).proxy(self._role)
-        except (ServerRefused, CredentialError) as error:
-            self.done = True
-            tell(Broken(error))
-        except ServerError as error:
-            self.again(error)
-        else:
-            self.done = True
-            tell(Granted(proxy))

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pilot.panda.client import PandaClient, Question
-from pilot.panda.duties import Acquire, AskProxy, AskStatus, Duty, FetchDocuments, WorkerStatus
+from pilot.panda.duties import Acquire, Ask, Duty, WorkerStatus
+from pilot.panda.grants import GrantClient
 from pilot.panda.mailbox import Mailbox
-from pilot.panda.messages import Broken, Message, Withdrawn
+from pilot.panda.messages import Broken, Documents, Granted, Known, Message, Withdrawn
 from pilot.panda.report import Followed, Pace, Report
 from pilot.values.deadline import REAL_CLOCK, Clock, Deadline
 from pilot.values.errors import PilotError
@@ -24,7 +25,7 @@ from pilot.values.events import events
 
 log = events(__name__)
 
-_ASKING = (Acquire, AskProxy, AskStatus, FetchDocuments)
+_ASKING = (Acquire, Ask)
 """What main waits for, and can withdraw."""
 
 
@@ -64,8 +65,9 @@ class Reporter:
         self._add(WorkerStatus(self._clock, self._rng, harvester_id, worker_id, node, status))
 
     def fetch(self, queue_url: str, storages_url: str) -> None:
-        """Fetch queue and storage data; `Documents` or `Broken` comes to the mailbox."""
-        self._add(FetchDocuments(self._clock, self._rng, queue_url, storages_url))
+        """Fetch queue and storage data, "" for one that is at hand; `Documents` or `Broken` comes to the mailbox."""
+        urls = (queue_url, storages_url)
+        self._ask(lambda client: Documents(*(client.wire.document(url) if url else None for url in urls)))
 
     def acquire(self, question: Question) -> None:
         """Ask for a job until `withdraw`; `Acquired` or `Broken` comes to the mailbox."""
@@ -85,13 +87,11 @@ class Reporter:
 
     def ask_status(self, job_id: int) -> None:
         """Ask what the server knows of a job; `Known` or `Broken` comes to the mailbox."""
-        self._withdrawing = False
-        self._add(AskStatus(self._clock, self._rng, job_id))
+        self._ask(lambda client: Known(*client.job_status(job_id)))
 
     def ask_proxy(self, role: str) -> None:
         """Ask for a payload's proxy; `Granted` or `Broken` comes to the mailbox."""
-        self._withdrawing = False
-        self._add(AskProxy(self._clock, self._rng, role))
+        self._ask(lambda client: Granted(GrantClient(client.wire).proxy(role)))
 
     def keep(self, make: Callable[[Clock, random.Random], Duty]) -> None:
         """Take over a duty beside the jobs, made with the reporter's clock and randomness."""
@@ -142,6 +142,10 @@ class Reporter:
             self._thread.join(0.2)
 
     # --- the thread ---------------------------------------------------------------------------------
+
+    def _ask(self, call: Callable[[PandaClient], Message]) -> None:
+        self._withdrawing = False
+        self._add(Ask(self._clock, self._rng, call))
 
     def _add(self, duty: Duty) -> None:
         with self._changed:
