@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pilot.net.x509 import certificate_end
 from pilot.values.errors import CredentialError
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -88,6 +89,10 @@ class Credentials:
             raise CredentialError(f"no credential: {named} cannot be found or read")
         if self._token_file and not self._origin:
             raise CredentialError("a token needs an origin: set PANDA_AUTH_ORIGIN to <vo>.<role>")
+        if self._certificate_is_over():
+            if not self._token_file:
+                raise CredentialError(f"the certificate in {self._certificate} has expired")
+            self._certificate = ""  # a server would refuse the connection, whatever the token
 
     @property
     def certificate(self) -> str:
@@ -101,6 +106,8 @@ class Credentials:
         """
         token = self.token()
         if token is None:
+            if self._certificate_is_over():
+                raise CredentialError(f"the certificate in {self._certificate} has expired")
             return {}
         parts = urlsplit(url)
         if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
@@ -138,6 +145,13 @@ class Credentials:
             changed |= self._seen.get(file, stamp) != stamp
             self._seen[file] = stamp
         return changed
+
+    def _certificate_is_over(self) -> bool:
+        try:
+            end = certificate_end(Path(self._certificate).read_text(errors="replace")) if self._certificate else None
+        except OSError:  # in the middle of a rotation
+            return False
+        return end is not None and end <= self._wall_clock()
 
     def _reread(self) -> Token | None:
         """The file's token; None while it cannot be read, as in the middle of a rotation."""

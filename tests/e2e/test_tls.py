@@ -43,3 +43,14 @@ def test_a_certificate_that_is_not_trusted_ends_the_pilot_with_its_reason(secure
     pilot = Run(server.url, tmp_path / "work", "--idle", 0.5)
     assert pilot.wait() == 64
     assert "certificate" in pilot.errors.read_text()
+
+
+def test_an_expired_client_certificate_is_exit_80(tmp_path):
+    with EmbeddedServer(tmp_path / "data", tls=True) as server:
+        proxy = tmp_path / "x509up"
+        proxy.write_text(server.client_certificate("Robot Pilot", -60))
+        environment = {"PILOT_CA": server.ca, "X509_USER_PROXY": str(proxy)}
+        pilot = Run(server.url, tmp_path / "work", "--idle", 5, environment=environment)
+        assert pilot.wait() == 80, pilot.errors.read_text() + pilot.log.read_text()
+        assert "certificate" in pilot.errors.read_text()
+        assert len(pilot.errors.read_text().splitlines()) == 1
