@@ -154,6 +154,19 @@ class Run:
                 self.process.wait()
 
 
+@contextlib.contextmanager
+def ended_runs():
+    """A list for the runs of a test: what is left of them ends with the block."""
+    started = []
+    try:
+        yield started
+    finally:
+        for one in started:
+            if one.process.poll() is None:
+                one.process.kill()
+                one.process.wait()
+
+
 def free_port():
     """A port to be listened on again and again: one that a server picks itself cannot be reused at once."""
     with socket.socket() as probe:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pilot import __version__
+from pilot.agent.scratch import ALIVE_EVERY_S, ALIVE_NAME, LOG_NAME
 from pilot.agent.site import find_site
 from pilot.agent.taking import job_file, next_job, pushed_job
 from pilot.net.credentials import CredentialFiles, Credentials
@@ -30,12 +31,6 @@ from pilot.values.settings import Settings
 from pilot.values.stop import Drain, Reason, Stop
 
 log = events(__name__)
-
-LOG_NAME = "pilot.log"
-"""The pilot's whole log, on the scratch volume: what is uploaded to the cache."""
-
-ALIVE_NAME = "heartbeat"
-"""The file that is touched each minute while the pilot is alive."""
 
 _LEAVE_S = 5.0  # for the last words to Harvester
 _LEAVE_STOPPED_S = 0.2  # where there are none
@@ -69,7 +64,8 @@ def run_pilot(settings: Settings, work: Path, inherited: Mapping[str, str], reda
         if site.queue.maxtime_s:
             deadline = deadline.sooner(Deadline.after(site.queue.maxtime_s))
         pod = Pod(settings, site, work, reporter, lanes, REAL_CLOCK, redactor, stop, Drain(), deadline, inherited)
-        return _push(pod, job_file(pod)) if job_file(pod) else _pull(pod)
+        file = job_file(pod)
+        return _push(pod, file) if file else _pull(pod)
 
 
 def _push(pod: Pod, file: str) -> int:
@@ -156,7 +152,7 @@ def _working(reporter: Reporter, settings: Settings, work: Path, stop: Stop) -> 
     log_file = work / LOG_NAME
     if known:
         reporter.tell_worker(*known, "started")
-    reporter.keep(lambda clock, rng: SignOfLife(clock, rng, work / ALIVE_NAME))
+    reporter.keep(lambda clock, rng: SignOfLife(clock, rng, work / ALIVE_NAME, ALIVE_EVERY_S))
     if cache:
         reporter.keep(lambda clock, rng: UploadLog(clock, rng, log_file, cache, settings.log_interval))
     reporter.start()

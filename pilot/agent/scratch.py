@@ -1,4 +1,4 @@
-"""The scratch directory of a pilot."""
+"""The scratch directory of a pilot, and the files of its own in it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ from pathlib import Path
 
 from pilot.values.errors import SiteError
 from pilot.values.settings import Settings
+
+LOG_NAME = "pilot.log"
+"""The pilot's whole log: what is uploaded to the cache."""
+
+ALIVE_NAME = "heartbeat"
+"""The file that a living pilot touches every `ALIVE_EVERY_S` seconds, and that a probe looks at."""
+
+ALIVE_EVERY_S = 60.0
 
 
 def make_scratch(settings: Settings) -> Path:

@@ -135,12 +135,12 @@ class SignOfLife(Duty):
     """Touch the heartbeat file that `pilot probe --alive` looks at."""
 
     rank = 6
-    INTERVAL_S = 60.0
 
-    def __init__(self, clock: Clock, rng: random.Random, file: Path) -> None:
-        """Due at once."""
+    def __init__(self, clock: Clock, rng: random.Random, file: Path, interval_s: float) -> None:
+        """Due at once, and then every ``interval_s``."""
         super().__init__(clock, rng)
         self._file = file
+        self._interval_s = interval_s
 
     def attempt(self, client: PandaClient, tell: Tell) -> None:  # noqa: ARG002 - no call is made
         """Touch it; a full disk is not worth a word each minute."""
@@ -148,7 +148,7 @@ class SignOfLife(Duty):
             self._file.touch()
         except OSError as error:
             log.debug("no sign of life", why=error.strerror)
-        self.due = self.clock.monotonic() + self.INTERVAL_S
+        self.due = self.clock.monotonic() + self._interval_s
 
 
 def _upload(client: PandaClient, url: str, name: str, content: bytes) -> None:

@@ -24,11 +24,6 @@ class Resources:
     limits_from: Mapping[str, str]
     cpu: Cpu
 
-    @property
-    def whole_cores(self) -> int:
-        """What a payload is told: at least 1."""
-        return max(1, int(self.cores))
-
 
 def probe(work: Path, sysroot: Path = Path("/")) -> Resources:
     """Look now: a pod can be resized in place. ``work`` is the directory whose disk counts."""

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.lab import Run, Serve
+from tests.lab import Run, Serve, ended_runs
 
 
 @pytest.fixture
@@ -14,15 +14,11 @@ def serve(tmp_path):
 @pytest.fixture
 def run(serve, tmp_path):
     """Starts `pilot run` against the server of the test; what is left of it ends with the test."""
-    started = []
+    with ended_runs() as started:
 
-    def start(*arguments, environment=None, server=None):
-        work = tmp_path / f"work{len(started)}"
-        started.append(Run(server or serve.url, work, *arguments, environment=environment))
-        return started[-1]
+        def start(*arguments, environment=None, server=None):
+            work = tmp_path / f"work{len(started)}"
+            started.append(Run(server or serve.url, work, *arguments, environment=environment))
+            return started[-1]
 
-    yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
+        yield start

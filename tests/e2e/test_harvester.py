@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.lab import Run, definition, dump, until
+from tests.lab import Run, definition, dump, ended_runs, until
 
 
 def harvester(serve, work, **more):
@@ -28,20 +28,16 @@ def harvester(serve, work, **more):
 @pytest.fixture
 def pod(serve, tmp_path):
     """Starts a pilot in an environment that holds nothing but Harvester's variables."""
-    started = []
+    with ended_runs() as started:
 
-    def start(*arguments, **more):
-        work = tmp_path / "pilotdir"
-        arguments = ("--server", serve.url, *arguments)
-        environment = {**harvester(serve, work, proxySecretPath=""), **more}
-        started.append(Run(None, work, *arguments, environment=environment, alone=True))
-        return started[-1]
+        def start(*arguments, **more):
+            work = tmp_path / "pilotdir"
+            arguments = ("--server", serve.url, *arguments)
+            environment = {**harvester(serve, work, proxySecretPath=""), **more}
+            started.append(Run(None, work, *arguments, environment=environment, alone=True))
+            return started[-1]
 
-    yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
+        yield start
 
 
 def test_every_update_carries_what_harvester_and_people_look_for(serve, pod):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.e2e.test_harvester import harvester
-from tests.lab import Run, Serve, dump, until
+from tests.lab import Run, Serve, dump, ended_runs, until
 
 
 @pytest.fixture
@@ -21,34 +21,30 @@ def secure(tmp_path):
 @pytest.fixture
 def pod(secure, tmp_path):
     """Starts a pilot in Harvester's environment; ``proxy`` and ``token`` are mounted if they are wanted."""
-    started = []
+    with ended_runs() as started:
 
-    def start(*arguments, proxy=False, token=None, **more):
-        secrets = tmp_path / "secrets"
-        secrets.mkdir(exist_ok=True)
-        settings = {"proxySecretPath": "/no/such/proxy", **more}
-        config = tmp_path / "pilot.yaml"  # as a ConfigMap would bring it: the environment is Harvester's alone
-        config.write_text(json.dumps({"ca": ca(secure)}))
-        arguments = ("--server", secure.url, "--config", config, *arguments)
-        if proxy:
-            (secrets / "x509up").write_bytes((secure.data / "tls" / "client.pem").read_bytes())
-            settings["proxySecretPath"] = str(secrets / "x509up")
-        if token:
-            (secrets / "panda_token").write_text(token + "\n")
-            settings |= {
-                "PANDA_AUTH_DIR": str(secrets),
-                "PANDA_AUTH_TOKEN": "panda_token",
-                "PANDA_AUTH_ORIGIN": "wlcg.production",
-            }
-        environment = {**harvester(secure, tmp_path / "pilotdir"), **settings}
-        started.append(Run(None, tmp_path / "pilotdir", *arguments, environment=environment, alone=True))
-        return started[-1]
+        def start(*arguments, proxy=False, token=None, **more):
+            secrets = tmp_path / "secrets"
+            secrets.mkdir(exist_ok=True)
+            settings = {"proxySecretPath": "/no/such/proxy", **more}
+            config = tmp_path / "pilot.yaml"  # as a ConfigMap would bring it: the environment is Harvester's alone
+            config.write_text(json.dumps({"ca": ca(secure)}))
+            arguments = ("--server", secure.url, "--config", config, *arguments)
+            if proxy:
+                (secrets / "x509up").write_bytes((secure.data / "tls" / "client.pem").read_bytes())
+                settings["proxySecretPath"] = str(secrets / "x509up")
+            if token:
+                (secrets / "panda_token").write_text(token + "\n")
+                settings |= {
+                    "PANDA_AUTH_DIR": str(secrets),
+                    "PANDA_AUTH_TOKEN": "panda_token",
+                    "PANDA_AUTH_ORIGIN": "wlcg.production",
+                }
+            environment = {**harvester(secure, tmp_path / "pilotdir"), **settings}
+            started.append(Run(None, tmp_path / "pilotdir", *arguments, environment=environment, alone=True))
+            return started[-1]
 
-    yield start
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-            one.process.wait()
+        yield start
 
 
 def ca(server):

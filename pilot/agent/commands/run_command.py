@@ -9,7 +9,7 @@ import click
 from pilot.agent import configuration
 from pilot.agent.lastwords import write_last_words
 from pilot.agent.logs import configure, copy_to
-from pilot.agent.scratch import make_scratch
+from pilot.agent.scratch import LOG_NAME, make_scratch
 from pilot.agent.signals import stop_on_signals
 from pilot.values.errors import PilotError
 from pilot.values.events import Redactor
@@ -51,7 +51,7 @@ def command(config: str | None, show_settings: bool, **flags: Any) -> int:
 
 def _live(settings: Settings, redactor: Redactor, stop: Stop) -> int:
     """The pilot's life, and the termination message at its end, however it ends."""
-    from pilot.agent.agent import LOG_NAME, run_pilot  # noqa: PLC0415 - requests and its kin are needed from here on
+    from pilot.agent.agent import run_pilot  # noqa: PLC0415 - requests and its kin are needed from here on
 
     code, why = 1, "internal error"
     try:
