@@ -27,6 +27,7 @@ def running(serve, run):
     job_id = serve.submit(command=LONG)
     pilot = run("--max-jobs", 5, "--idle", 1, environment=BEAT)
     pilot.says("payload started")
+    until(lambda: serve.status(job_id)["state"] == "running", what="running")
     until(lambda: list(pilot.work.glob("job-*/work/sub/f")), what="the payload's files")
     (work,) = pilot.work.glob("job-*/work")
     yield job_id, pilot, work

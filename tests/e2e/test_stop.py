@@ -106,7 +106,8 @@ def test_a_hanging_heartbeat_does_not_hold_the_final_of_a_stop(serve, run):
 def test_a_job_that_the_server_kills_is_ended_and_reported(serve, run):
     job_id = serve.submit(command="echo began; sleep 600")
     pilot = run("--max-jobs", 1, environment={"PILOT_HEARTBEAT": "0.2"})
-    pilot.says("payload started")
+    # a job that the server does not know to run yet is taken out of its table at once, and without a final
+    until(lambda: serve.status(job_id)["state"] == "running", what="running")
     serve.call(
         "POST", "/api/v1/job/kill", data=json.dumps({"job_ids": [job_id]}), headers={"Content-Type": "application/json"}
     )
