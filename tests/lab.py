@@ -1,4 +1,8 @@
-"""The parts that end-to-end tests are made of: `pilot serve` and `pilot run` as processes, and a look at both."""
+"""The parts that end-to-end tests are made of: `pilot serve` and `pilot run` as processes, and a look at both.
+
+Every server is checked when it is stopped (tests/checker.py): a run that broke a promise fails its test. A test that
+breaks one on purpose says so: `Serve.abandon` for jobs whose pilot it kills, `Serve.checked = False` for the rest.
+"""
 
 import contextlib
 import json
@@ -8,12 +12,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import requests
 
+from tests.checker import examine
+from tests.facts import Facts, Pilot, left_running, process
+
 DEADLINE_S = 60.0
+_BURIED_S = 1.0
+_RUNS: list["Run"] = []
+"""The pilots that were started and not yet checked."""
 
 
 def until(look, seconds=DEADLINE_S, what="condition"):
@@ -27,7 +38,11 @@ def until(look, seconds=DEADLINE_S, what="condition"):
 
 
 class Serve:
-    """A `pilot serve` process; it can be killed and started again on the same port and data."""
+    """A `pilot serve` process; it can be killed and started again on the same port and data.
+
+    What the checker shall know besides the pilots that are a `Run`: ``pilots``, ``survivors`` and ``innocents`` (see
+    `innocent`), ``runs_file``, ``slots``, and ``listers`` for storages other than the server's own (tests/facts.py).
+    """
 
     def __init__(self, data: Path, port: int = 0, *arguments, verify=True):
         self.data = data
@@ -37,6 +52,10 @@ class Serve:
         self.session.trust_env = False
         self.session.verify = verify
         self.process = None
+        self.checked = True
+        self.abandoned = set()
+        self.pilots, self.survivors, self.innocents, self.listers = [], [], [], []
+        self.runs_file = self.slots = None
         self.start()
 
     def start(self):
@@ -59,11 +78,45 @@ class Serve:
         self.port = int(self.url.rsplit(":", 1)[1])
 
     def stop(self, number=signal.SIGTERM):
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-            self.process.wait(DEADLINE_S)
-        self.process.stdout.close()
-        self.session.close()
+        """End the server; before, the run is checked. A kill checks nothing: it is not the end of a run."""
+        try:
+            if self.checked and number != signal.SIGKILL and self.process.poll() is None:
+                self.check()
+        finally:
+            if self.process.poll() is None:
+                self.process.send_signal(number)
+                self.process.wait(DEADLINE_S)
+            self.process.stdout.close()
+            self.session.close()
+            if number != signal.SIGKILL:
+                _RUNS[:] = [one for one in _RUNS if not one.asks(self.url)]
+
+    def check(self):
+        """Fail with the promises that were broken until now."""
+        self.faults()
+        report = examine(self.url, self.facts(), data=self.data, session=self.session)
+        assert not report.violations, "\n".join(["promises were broken:", *map(str, report.violations), report.summary])
+
+    def facts(self):
+        """What was seen of the pilots that were started against this server."""
+        runs = [one for one in _RUNS if one.asks(self.url)]
+        return Facts(
+            abandoned=frozenset(self.abandoned),
+            pilots=(*self.pilots, *(one.seen() for one in runs)),
+            slots=self.slots,
+            survivors=(*self.survivors, *(left for one in runs for left in one.survivors)),
+            innocents=tuple(self.innocents),
+            runs_file=self.runs_file,
+            listers=tuple(self.listers),
+        )
+
+    def abandon(self, *jobs):
+        """These jobs need no end: their pilot was killed on purpose, and nothing recovers them."""
+        self.abandoned.update(jobs)
+
+    def innocent(self, pid):
+        """This process is nobody's payload: it must run still when the server is stopped."""
+        self.innocents.append(process(pid))
 
     def call(self, method, path, **more):
         with self.session.request(method, self.url + path, timeout=30, **more) as answer:
@@ -126,6 +179,12 @@ class Run:
         self.log = work.parent / f"{work.name}.log"
         self.errors = work.parent / f"{work.name}.err"
         self.began = time.monotonic()
+        self.began_at = time.time()
+        self.stop_asked_at = self.gone_at = None
+        self.survivors = []
+        self.is_pilot = command is None
+        self.given = {**(environment or {}), "arguments": f"{server} {' '.join(map(str, arguments))}"}
+        self.grace_s = float(self.given.get("PILOT_GRACE_S") or self.given.get("PILOT_GRACE") or 30)
         where = ["--server", server, "--work", str(work)] if server else []
         with self.log.open("w") as out, self.errors.open("w") as err:
             self.process = subprocess.Popen(
@@ -135,23 +194,60 @@ class Run:
                 env={**({} if alone else clean_environment()), **(environment or {})},
                 start_new_session=True,
             )
+        self.identity = process(self.process.pid)
+        descriptor = os.pidfd_open(self.process.pid)
+        self._watch = threading.Thread(target=self._note_end, args=(descriptor,), daemon=True)
+        self._watch.start()
+        if self.is_pilot:
+            _RUNS.append(self)
+
+    def _note_end(self, descriptor):
+        """The time of the end, however late somebody waits for it."""
+        end = select.poll()
+        end.register(descriptor, select.POLLIN)
+        end.poll()
+        self.gone_at = time.time()
+        os.close(descriptor)
+
+    def asks(self, url):
+        """Whether it was told of this server."""
+        return any(url in str(text) for text in self.given.values())
+
+    def seen(self):
+        """It as the checker wants to know it."""
+        return Pilot(None, self.began_at, self.stop_asked_at, self.gone_at, self.grace_s)
 
     def says(self, text, seconds=DEADLINE_S):
         """Wait until the log says so."""
         until(lambda: text in self.log.read_text(), seconds, f"{text!r} in the pilot's log")
 
     def signal(self, number):
+        """Send a signal; from the first TERM or INT on it is a stop, which the checker measures."""
+        if number in (signal.SIGTERM, signal.SIGINT) and self.stop_asked_at is None:
+            self.stop_asked_at = time.time()
         self.process.send_signal(number)
 
     def wait(self, seconds=DEADLINE_S):
-        """The exit code."""
+        """The exit code. What a pilot that left by itself has left running is noted for the checker."""
         try:
-            return self.process.wait(seconds)
+            code = self.process.wait(seconds)
+            self._watch.join()
+            if self.is_pilot and code >= 0:
+                self.survivors = self._left_running()
+            return code
         finally:
             if self.process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
+
+    def _left_running(self):
+        """A killed process may need a moment to be gone."""
+        end = time.monotonic() + _BURIED_S
+        others = {one.process.pid for one in _RUNS if one is not self and one.gone_at is None}
+        while (found := left_running(self.work, self.identity, others)) and time.monotonic() < end:
+            time.sleep(0.01)
+        return found
 
 
 @contextlib.contextmanager

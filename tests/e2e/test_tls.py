@@ -5,6 +5,7 @@ import requests
 import trustme
 
 from pilot.embedded.server import EmbeddedServer
+from tests.checker import check
 from tests.lab import Run
 
 
@@ -19,6 +20,9 @@ def secure(tmp_path):
     files = (str(tmp_path / "chain.pem"), str(tmp_path / "key.pem"))
     with EmbeddedServer(tmp_path / "data", certificate=files) as server:
         yield server, str(tmp_path / "ca.pem")
+        with requests.Session() as session:
+            session.trust_env, session.verify = False, str(tmp_path / "ca.pem")
+            assert check(server.url, session=session) == []
 
 
 def submit(server, ca):

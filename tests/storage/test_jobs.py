@@ -2,11 +2,13 @@
 
 import json
 import zlib
+from urllib.parse import urlsplit
 
 import pytest
 
 from pilot.values.names import Lfn, Scope
 from pilot.values.site import deterministic_path
+from tests.checker import on_disk
 from tests.lab import Run, Serve, definition, dump
 
 
@@ -27,10 +29,18 @@ def storage_data(xrootd, path):
     return {"XRD_ROOT": entry(xrootd.root("x")), "XRD_HTTPS": entry(xrootd.https("/x").rsplit("/", 1)[0] + "//x")}
 
 
+def on_xrootd(xrootd, url):
+    """For the checker: what lies on the server's disk. It asks for the embedded server's files too."""
+    if urlsplit(url).port not in (xrootd.root_port, xrootd.web_port):
+        raise LookupError(url)
+    return on_disk(xrootd.data / urlsplit(url).path.lstrip("/"))
+
+
 def test_a_job_reads_from_xrootd_and_https_and_stores_to_xrootd(serve, xrootd, ca_path, tmp_path):
     one, two = b"from root\n" * 1000, b"from https\n" * 1000
     for name, content in (("one.txt", one), ("two.txt", two)):
         xrootd.put("rucio/" + deterministic_path(Scope("user.alice"), Lfn(name)), content)
+    serve.listers.append(lambda url: on_xrootd(xrootd, url))
     storages = tmp_path / "ddmendpoints.json"
     storages.write_text(json.dumps(storage_data(xrootd, "/rucio")))
     job_id = serve.submit_panda(
