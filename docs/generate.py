@@ -1,4 +1,4 @@
-"""Writes docs/settings.md and docs/calls.md from the tables in the code."""
+"""Writes docs/settings.md, docs/calls.md and docs/journal.md from the tables in the code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from pilot.panda.fields import CALLS, Field
+from pilot.runner.journal import RECORDS
 from pilot.values.settings import Settings, environment_names
 
 SETTINGS_HEAD = """# Settings
@@ -59,7 +60,25 @@ def _kind(field: Field) -> str:
     return {str: "text", int: "int", float: "number", dict: "object", bytes: "file"}[field.kind]
 
 
-PAGES = {"settings.md": settings_page, "calls.md": calls_page}
+JOURNAL_HEAD = """# The journal
+
+`<scratch>/journal` is what a pilot leaves to its next life, or to `pilot recover`: one record per line, the CRC-32 of
+the rest in eight hex digits, a space, and a JSON object with `kind`, `time` (Unix, seconds) and what is listed here. A
+record is on the disk before the step that it speaks of goes on. The last line may be torn; the lock on the file
+(flock) tells whether its writer lives. Readers pass over kinds that they do not know; records of the points of a
+hyper-parameter job will stand between those of their job, with a `point`. This page is made by `docs/generate.py`.
+
+| kind | written | holds |
+|---|---|---|
+"""
+
+
+def journal_page() -> str:
+    """The table of records."""
+    return JOURNAL_HEAD + "".join(f"| `{kind}` | {when} | {what} |\n" for kind, (when, what) in RECORDS.items())
+
+
+PAGES = {"settings.md": settings_page, "calls.md": calls_page, "journal.md": journal_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

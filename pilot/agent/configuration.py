@@ -18,10 +18,10 @@ from pilot.values.settings import Resolved, environment_names, names, resolve
 DEFAULT_FILE = Path("/etc/pilot/pilot.yaml")
 
 
-def load(flags: Mapping[str, Any], config: str | None = None) -> Resolved:
-    """Settings from defaults < file < environment < ``flags``. Raises UsageError."""
+def load(flags: Mapping[str, Any], config: str | None = None, below: Mapping[str, Any] | None = None) -> Resolved:
+    """Settings from defaults < ``below`` < file < environment < ``flags``. Raises UsageError."""
     file = Path(config) if config else DEFAULT_FILE
-    content = _read(file) if config or file.exists() else {}
+    content = {**(below or {}), **(_read(file) if config or file.exists() else {})}
     resolved = resolve(content, os.environ, flags)
     if resolved.settings.node:
         return resolved

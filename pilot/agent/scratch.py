@@ -15,6 +15,9 @@ ALIVE_NAME = "heartbeat"
 
 ALIVE_EVERY_S = 60.0
 
+DRAIN_NAME = "drain"
+"""While this file is there, no job is taken (setting ``drain_file``)."""
+
 
 def make_scratch(settings: Settings) -> Path:
     """The directory, absolute, made if it is missing. Raises SiteError if it cannot be written."""

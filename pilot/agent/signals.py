@@ -1,27 +1,57 @@
-"""TERM and INT become a stop."""
+"""TERM and INT become a stop, USR1 a drain; the rest is other people's work.
+
+The handlers set an event and wake main. The kernel's own note of a signal goes to a pipe that the watchdog
+reads, so a TERM is known even while main is stuck in a native call and runs no handler.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from pilot.values.stop import Reason, Stop
+from pilot.values.stop import Drain, Reason, Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the outside can ask of a pilot. ``arrivals`` is a descriptor with one byte per signal, its number."""
+
+    reason: Reason
+    arrivals: int
+    stop: Stop = field(default_factory=Stop)
+    hurry: Stop = field(default_factory=Stop)
+    drain: Drain = field(default_factory=Drain)
+
+    def term(self) -> None:
+        """Stop; asked for again: with less ceremony."""
+        if self.stop.reason is not None:
+            self.hurry.request(self.reason)
+        self.stop.request(self.reason)
 
 
 @contextmanager
-def stop_on_signals(*, in_pod: bool) -> Iterator[Stop]:
-    """A stop that TERM and INT ask for; the handler does nothing else. The handlers of before come back.
+def signals(*, in_pod: bool) -> Iterator[Asked]:
+    """Listen to signals; the handlers of before come back.
 
     To be entered before anything slow: PID 1 ignores a signal that it has no handler for.
     """
-    reason = Reason.PREEMPTED if in_pod else Reason.SIGTERM
-    with Stop() as stop:
-        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-        for number in before:
-            signal.signal(number, lambda _number, _frame: stop.request(reason))
-        try:
-            yield stop
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    asked = Asked(Reason.PREEMPTED if in_pod else Reason.SIGTERM, reader)
+    handlers = {signal.SIGTERM: asked.term, signal.SIGINT: asked.term, signal.SIGUSR1: asked.drain.request}
+    before = {number: signal.getsignal(number) for number in handlers}
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in handlers:
+        signal.signal(number, lambda number, _frame: handlers[signal.Signals(number)]())
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
+        for fd in (reader, writer):
+            os.close(fd)
+        asked.stop.close()
+        asked.hurry.close()

@@ -7,30 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from pilot.panda.messages import Broken, Documents
-from pilot.panda.reporter import Reporter
+from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
 from pilot.values.errors import SiteError
 from pilot.values.events import events
-from pilot.values.settings import Settings
 from pilot.values.site import Site, parse_queue, parse_storages
-from pilot.values.stop import Stop
 
 log = events(__name__)
 
 
-def find_site(settings: Settings, work: Path, reporter: Reporter, stop: Stop, deadline: Deadline) -> Site | None:
+def find_site(pod: Pod) -> Site | None:
     """Queue and storage data; None when a stop came first.
 
     Where a server does not answer in the idle time, what an earlier life on this volume has fetched is used.
     Raises SiteError, also for a queue that is not online or needs a /cvmfs that is not there.
     """
+    settings = pod.settings
     base = settings.server.rstrip("/")
     queue_at = settings.queuedata or f"{base}/cache/schedconfig/{settings.queue}.all.json"
     queue_at = queue_at.replace("{pandaqueue}", settings.queue)
     storages_at = settings.storagedata or f"{base}/cache/ddmendpoints.json"
     remote = [url if "://" in url else "" for url in (queue_at, storages_at)]
-    cache = work / f"site-{settings.queue}.json"
-    fetched = _fetch(remote, settings, cache, reporter, stop, deadline) if any(remote) else Documents(None, None)
+    fetched = _fetch(remote, pod) if any(remote) else Documents(None, None)
     if fetched is None:
         return None
     queue = parse_queue(settings.queue, fetched.queue if remote[0] else _read_json(queue_at))
@@ -42,17 +40,18 @@ def find_site(settings: Settings, work: Path, reporter: Reporter, stop: Stop, de
     return Site(queue, storages)
 
 
-def _fetch(
-    urls: list[str], settings: Settings, cache: Path, reporter: Reporter, stop: Stop, deadline: Deadline
-) -> Documents | None:
-    reporter.fetch(*urls)
-    message = reporter.mailbox.get(Deadline.after(settings.idle).sooner(deadline), stop)
-    if stop.reason is not None:
+def _fetch(urls: list[str], pod: Pod) -> Documents | None:
+    """What the URLs hold, or else what was kept of them; None when a stop came first."""
+    cache = pod.work / f"site-{pod.settings.queue}.json"
+    pod.reporter.fetch(*urls)
+    message = pod.hear(Deadline.after(pod.settings.idle).sooner(pod.deadline), pod.stop)
+    if pod.stop.reason is not None:
         return None
     if isinstance(message, Documents):
         _keep(cache, message)
         return message
-    why = message.error if isinstance(message, Broken) else f"none within {settings.idle:g} s: {reporter.unanswered}"
+    none = f"none within {pod.settings.idle:g} s: {pod.reporter.unanswered}"
+    why = message.error if isinstance(message, Broken) else none
     try:
         kept = json.loads(cache.read_text(encoding="utf-8"))
         log.warning("no queue and storage data; using those of an earlier life", why=str(why))

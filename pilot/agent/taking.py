@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pilot.agent.scratch import DRAIN_NAME
 from pilot.panda.client import Question
 from pilot.panda.decode import decode_job, parse_json
 from pilot.panda.messages import Acquired, Broken, Known, Withdrawn
 from pilot.resources.probe import Resources
+from pilot.runner.journal import Kind
 from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
 from pilot.values.errors import BadJob, SiteError, UsageError
@@ -27,23 +29,39 @@ _TO_BE_RUN = ("defined", "assigned", "activated", "sent", "starting", "running")
 
 
 def next_job(pod: Pod, resources: Resources) -> Job | BadJob | None:
-    """Ask until there is a job, the idle time is over, or a stop comes. Raises CredentialError or SiteError."""
+    """Ask until there is a job, the idle time is over, or a stop or drain comes.
+
+    Raises CredentialError or SiteError. What is asked is in the journal, so that a next life knows of a question
+    whose answer was lost.
+    """
     idle = Deadline.after(pod.settings.idle).sooner(pod.deadline)
-    pod.reporter.acquire(_question(pod, resources))
-    message = pod.reporter.mailbox.get(idle, pod.stop)
+    pod.journal.anew()
+    pod.journal.write(Kind.ASKING)
+    pod.reporter.acquire(_question(pod, resources), pod.settings.lost_answer, lambda: not drained(pod))
+    message = pod.hear(idle, pod.stop, pod.drain)
     unanswered = pod.reporter.unanswered
     if message is None:
         message = _withdraw(pod)
-    if isinstance(message, Broken):
-        raise message.error
     if isinstance(message, Acquired):
         return message.job
-    if unanswered and pod.stop.reason is None:
+    pod.journal.write(Kind.NOTHING, lost=message.lost if isinstance(message, Withdrawn) else 1)
+    if isinstance(message, Broken):
+        raise message.error
+    if unanswered and pod.stop.reason is None and not pod.drain.requested:
         raise SiteError(f"no answer to acquire_jobs within {pod.settings.idle:g} s: {unanswered}")
     return None
 
 
-def _withdraw(pod: Pod) -> Acquired | Broken | None:
+def drained(pod: Pod) -> bool:
+    """Whether no more jobs shall be taken: by signal, by the server's softkill, or by the drain file."""
+    file = Path(pod.settings.drain_file) if pod.settings.drain_file else pod.work / DRAIN_NAME
+    if not pod.drain.requested and file.exists():
+        log.info("draining: the drain file is there", file=file)
+        pod.drain.request()
+    return pod.drain.requested
+
+
+def _withdraw(pod: Pod) -> Acquired | Broken | Withdrawn | None:
     """Stop asking. A job that is just being handed out is not lost: its answer is awaited, for a while."""
     pod.reporter.withdraw()
     limit = Deadline.after(_WITHDRAW_S)
@@ -51,10 +69,10 @@ def _withdraw(pod: Pod) -> Acquired | Broken | None:
         stopped = pod.stop.reason is not None
         if stopped:
             limit = limit.sooner(Deadline((pod.stop.asked_at or 0) + pod.settings.late_answer))
-        message = pod.reporter.mailbox.get(limit, None if stopped else pod.stop)
-        if isinstance(message, Acquired | Broken):
+        message = pod.hear(limit, *([] if stopped else [pod.stop]))
+        if isinstance(message, Acquired | Broken | Withdrawn):
             return message
-        if isinstance(message, Withdrawn) or limit.expired():
+        if limit.expired():
             return None
 
 
@@ -98,7 +116,7 @@ def pushed_job(file: str, pod: Pod) -> Job | BadJob | None:
             raise UsageError(f"{file}: {error}") from None
         return error
     pod.reporter.ask_status(job.id)
-    message = pod.reporter.mailbox.get(Deadline.after(pod.settings.idle).sooner(pod.deadline), pod.stop)
+    message = pod.hear(Deadline.after(pod.settings.idle).sooner(pod.deadline), pod.stop)
     if isinstance(message, Broken):
         raise message.error
     if not isinstance(message, Known):

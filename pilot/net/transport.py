@@ -106,9 +106,9 @@ class Transport:
             ) as response:
                 return Answer(response.status_code, _read(response, limits.most_bytes))
         except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
-            raise _meaning(f"{method} {target}", error) from error
+            raise _meaning(f"{method} {target}", error, self._watch.sent) from error
         except (OSError, ValueError) as error:  # ValueError: a TLS socket that was shut down under a read
-            raise ServerUnavailable(f"{method} {target}: {_reason(error)}") from error
+            raise ServerUnavailable(f"{method} {target}: {_reason(error)}", maybe_done=self._watch.sent) from error
         finally:
             self._watch.end()
 
@@ -130,12 +130,12 @@ def _read(response: requests.Response, most: int) -> bytes:
     return bytes(body)
 
 
-def _meaning(call: str, error: BaseException) -> ServerUnavailable | CredentialError:
+def _meaning(call: str, error: BaseException, sent: bool) -> ServerUnavailable | CredentialError:
     """What no answer means: a certificate of ours that the server's TLS refuses is not a matter of waiting."""
     cause = _innermost(error)
     if isinstance(cause, ssl.SSLError) and "ALERT" in str(cause.reason) and "CERT" in str(cause.reason):
         return CredentialError(f"{call}: the server refuses our certificate: {cause.reason}")
-    return ServerUnavailable(f"{call}: {_reason(cause)}")
+    return ServerUnavailable(f"{call}: {_reason(cause)}", maybe_done=sent)
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -160,10 +160,12 @@ class _Watch:
         self._interrupted = False
         self._idle_s = math.inf
         self._deadline = Deadline.never()
+        self.sent = False
 
     def begin(self, limits: Limits) -> None:
         with self._lock:
             self._interrupted = False
+            self.sent = False
             self._idle_s = limits.idle_s
             self._deadline = Deadline.after(limits.total_s)
 
@@ -210,6 +212,7 @@ class _LimitedSocket:
 
     def sendall(self, data: bytes) -> None:
         self._sock.settimeout(self._watch.wait_s())
+        self._watch.sent = True
         self._sock.sendall(data)
 
     def makefile(self, _mode: str = "rb", *_args: Any, **_more: Any) -> io.BufferedReader:

@@ -128,18 +128,30 @@ class Ask(Duty):
 
 
 class Acquire(Duty):
-    """Ask for a job until there is one or main withdraws: an empty answer is never final (LB "acquire_jobs")."""
+    """Ask for a job until there is one or main withdraws: an empty answer is never final (LB "acquire_jobs").
+
+    An answer that was lost may have held a job, and nothing in the API tells: that is counted, and the next
+    question comes later than usual (faults.md row 17).
+    """
 
     policy = Backoff(2, 60)
     rank = 3
 
-    def __init__(self, clock: Clock, rng: random.Random, question: Question) -> None:
-        """Ask ``question``, word for word, each time."""
+    def __init__(
+        self, clock: Clock, rng: random.Random, question: Question, lost_s: float, may: Callable[[], bool]
+    ) -> None:
+        """Ask ``question``, word for word, each time, while ``may()``; ``lost_s`` is the pause after a lost answer."""
         super().__init__(clock, rng)
         self._question = question
+        self._lost_s = lost_s
+        self._may = may
+        self.lost = 0
 
     def attempt(self, client: PandaClient, tell: Tell) -> None:
         """One acquire_jobs."""
+        if not self._may():
+            self.due = math.inf
+            return
         try:
             job = client.acquire_job(self._question)
         except BadJob as error:
@@ -150,6 +162,10 @@ class Acquire(Duty):
             tell(Broken(error))
         except ServerError as error:
             self.again(error)
+            if error.maybe_done:
+                self.lost += 1
+                self.due = max(self.due, self.clock.monotonic() + self._lost_s)
+                log.warning("an answer was lost that may have held a job", next_s=self.due - self.clock.monotonic())
         else:
             self.failure = None
             if job is None:

@@ -8,13 +8,13 @@ from collections import deque
 from typing import Generic, TypeVar
 
 from pilot.values.deadline import Deadline
-from pilot.values.stop import Stop
+from pilot.values.stop import Waitable
 
 M = TypeVar("M")
 
 
 class Mailbox(Generic[M]):
-    """A queue with one reader; `get` can also be woken by a stop."""
+    """A queue with one reader; `get` can also be woken by a stop or a drain."""
 
     def __init__(self) -> None:
         self._messages: deque[M] = deque()
@@ -25,9 +25,9 @@ class Mailbox(Generic[M]):
         self._messages.append(message)
         os.eventfd_write(self._fd, 1)
 
-    def get(self, deadline: Deadline, stop: Stop | None = None) -> M | None:
-        """The next message; None when the deadline came, or the stop was asked for, before it."""
-        watched = [self._fd] if stop is None else [self._fd, stop.fileno()]
+    def get(self, deadline: Deadline, *wakers: Waitable) -> M | None:
+        """The next message; None when the deadline came, or one of ``wakers``, before it."""
+        watched = [self._fd, *(waker.fileno() for waker in wakers)]
         ready, _, _ = select.select(watched, [], [], deadline.timeout())
         if self._fd not in ready:
             return None

@@ -42,7 +42,9 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """No acquire is in flight any more, and none will be sent."""
+    """No acquire is in flight any more, and none will be sent. ``lost`` answers may each have held a job."""
+
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)

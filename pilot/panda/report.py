@@ -83,6 +83,7 @@ class Report(Duty):
         self._debug = followed.debug
         self._look = ""
         self._drained = False
+        self.heard_at = clock.monotonic()
 
     def phase(self, fields: Mapping[str, Any]) -> None:
         """A new state, to be told now (or, while the server is away, with the next try)."""
@@ -137,6 +138,7 @@ class Report(Duty):
 
     def _obey(self, answer: Acknowledged) -> None:
         """Do what the server says. A command that asks to see something is answered at once when it is new (B2)."""
+        self.heard_at = self.clock.monotonic()
         commands = first_words(answer.command)
         for value in (answer.secrets or {}).values():
             self._followed.learn(str(value))

@@ -69,10 +69,13 @@ class Reporter:
         urls = (queue_url, storages_url)
         self._ask(lambda client: Documents(*(client.wire.document(url) if url else None for url in urls)))
 
-    def acquire(self, question: Question) -> None:
-        """Ask for a job until `withdraw`; `Acquired` or `Broken` comes to the mailbox."""
+    def acquire(self, question: Question, lost_s: float = 0, may: Callable[[], bool] = lambda: True) -> None:
+        """Ask for a job until `withdraw`, or while ``may()``; `Acquired` or `Broken` comes to the mailbox.
+
+        After an answer that was lost it is asked again no sooner than ``lost_s`` seconds later.
+        """
         self._withdrawing = False
-        self._add(Acquire(self._clock, self._rng, question))
+        self._add(Acquire(self._clock, self._rng, question, lost_s, may))
 
     def withdraw(self) -> None:
         """Ask no more. An answer in flight still comes, and `Withdrawn` behind it."""
@@ -114,6 +117,12 @@ class Reporter:
         with self._changed:
             if self._report is not None:
                 self._report.note(fields)
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the server took an update of the followed job."""
+        with self._changed:
+            return 0.0 if self._report is None else self._clock.monotonic() - self._report.heard_at
 
     def final(self, fields: Mapping[str, Any], deadline: Deadline) -> None:
         """The followed job has ended; `Reported` comes to the mailbox, by ``deadline``."""
@@ -193,5 +202,6 @@ class Reporter:
         """Called between two attempts, so no acquire is in flight."""
         if self._withdrawing:
             self._withdrawing = False
+            lost = sum(duty.lost for duty in self._duties if isinstance(duty, Acquire))
             self._duties = [duty for duty in self._duties if not isinstance(duty, _ASKING)]
-            self.mailbox.put(Withdrawn())
+            self.mailbox.put(Withdrawn(lost))

@@ -21,6 +21,7 @@ DOCUMENT = Limits(connect_s=15, idle_s=30, total_s=60, most_bytes=64 << 20)  # d
 UPLOAD = Limits(connect_s=15, idle_s=60, total_s=300)
 
 _HTTP_OK, _UNAUTHORIZED, _FORBIDDEN, _SLOW_DOWN, _SERVER_FAULT = 200, 401, 403, (408, 429), 500
+_GATEWAY = (502, 504)  # who says so is not the server, which may have done it
 _NO_CREDENTIAL = ("SSL secure connection is required", "production or pilot role", "no production/pilot role")
 _PASSING = ("Timed out", "Database error", "database error in the PanDA server")
 _PERMANENT_500 = (
@@ -126,7 +127,7 @@ def check_status(call: str, answer: Answer) -> None:
     if answer.status == _UNAUTHORIZED or (answer.status == _FORBIDDEN and _is_about_credentials(text)):
         raise CredentialError(said)
     if answer.status >= _SERVER_FAULT and not any(known in text for known in _PERMANENT_500):
-        raise ServerUnavailable(said)
+        raise ServerUnavailable(said, maybe_done=answer.status in _GATEWAY)
     if answer.status in _SLOW_DOWN:
         raise ServerUnavailable(said)
     raise ServerRefused(said)
@@ -141,7 +142,7 @@ def decode(answer: Answer) -> dict[str, Any]:
     try:
         return _decode_jobs(answer)
     except BadJob as error:
-        raise ServerGarbled(f"the answer is {error.reason}") from None
+        raise ServerGarbled(f"the answer is {error.reason}", maybe_done=True) from None
 
 
 def _decode_jobs(answer: Answer) -> dict[str, Any]:
@@ -150,9 +151,9 @@ def _decode_jobs(answer: Answer) -> dict[str, Any]:
         value = parse_json(answer.body)
     except ValueError as error:
         start = answer.body[:80].decode("utf-8", "replace")
-        raise ServerGarbled(f"the answer is no JSON ({error}): {start!r}") from error
+        raise ServerGarbled(f"the answer is no JSON ({error}): {start!r}", maybe_done=True) from error
     if not isinstance(value, dict):
-        raise ServerGarbled("the answer is no JSON object")
+        raise ServerGarbled("the answer is no JSON object", maybe_done=True)
     return value
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,16 +21,19 @@ class JobArea:
     root: Path
 
     @classmethod
-    def make(cls, volume: Path, job_id: int, attempt: int) -> JobArea:
-        """Make a fresh area: one that an earlier life left behind is not touched. Raises NoWorkDirectory."""
+    def choose(cls, volume: Path, job_id: int, attempt: int) -> JobArea:
+        """A name that no earlier life has used; nothing is made."""
+        return cls(volume / f"job-{job_id}-{attempt}-{secrets.token_hex(4)}")
+
+    def make(self) -> None:
+        """Make the directories. Raises NoWorkDirectory."""
         try:
-            area = cls(Path(tempfile.mkdtemp(prefix=f"job-{job_id}-{attempt}-", dir=volume)))
-            area.work.mkdir()
-            area.scratch.mkdir()
-            area.pilot_log.touch()
+            self.root.mkdir(mode=0o700)
+            self.work.mkdir()
+            self.scratch.mkdir()
+            self.pilot_log.touch()
         except OSError as error:
-            raise NoWorkDirectory(f"no directory for a job in {volume}: {error.strerror}") from error
-        return area
+            raise NoWorkDirectory(f"no directory for a job in {self.root.parent}: {error.strerror}") from error
 
     @property
     def work(self) -> Path:

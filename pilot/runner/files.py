@@ -14,8 +14,12 @@ from pilot.payload.process import tail
 from pilot.resources.probe import Resources
 from pilot.runner import telling
 from pilot.runner.area import JobArea
+from pilot.runner.journal import Kind
+from pilot.runner.past import Destinations, stored_json
 from pilot.runner.pod import Pod
+from pilot.runner.saving import to_save
 from pilot.runner.tarball import pack
+from pilot.staging.obedience import Mercy
 from pilot.staging.plan import Plan, local_url, log_destination
 from pilot.staging.transfer import Moved, Transfer
 from pilot.values.deadline import Deadline
@@ -31,11 +35,12 @@ from pilot.values.events import events
 from pilot.values.job import Job, OutputFile
 from pilot.values.names import Endpoint, Url
 from pilot.values.outcome import Outcome, StoredFile
-from pilot.values.stop import Stop
+from pilot.values.stop import FROM_OUTSIDE, Stop
 
 log = events(__name__)
 
 _LOG_S = 600.0  # to store the log, where no grace period is running out
+_LONGEST_S = 6 * 3600.0  # what the lanes allow one file (LaneSettings.total_s)
 _NAMESPACE = uuid.UUID("6f6b52d1-6a0c-4a6e-9d0a-6c1f5b2f9f10")
 SECRETS_NAME = "panda_secrets.json"
 Destination = tuple[Url, Endpoint | None]
@@ -67,28 +72,50 @@ def _write_secrets(job: Job, file: Path) -> None:
     file.write_text(json.dumps(dict(job.secrets)), encoding="utf-8")
 
 
-def stage_out(job: Job, plan: Plan, pod: Pod, area: JobArea, stop: Stop) -> tuple[StoredFile, ...]:
-    """Every declared output is stored and verified. All are looked for before the first is moved."""
-    there = [file for file in job.outputs if _is_there(file, area.work / file.lfn)]
-    return tuple(
-        _store(file, area.work / file.lfn, plan.destinations[file.lfn], job, pod, pod.deadline, stop) for file in there
-    )
+def stage_out(
+    job: Job, destinations: Destinations, before: tuple[StoredFile, ...], pod: Pod, area: JobArea, stop: Stop
+) -> tuple[StoredFile, ...]:
+    """Every declared output is stored and verified. All are looked for before the first is moved.
+
+    What an earlier life has stored ``before`` is not sent again. A stop of the pilot lets those outputs be
+    finished that fit into their share of the grace period; one of the job lets none.
+    """
+    done = {file.lfn: file for file in before}
+    there = [file for file in job.outputs if file.lfn in done or _is_there(file, area.work / file.lfn)]
+    pod.journal.write(Kind.STORING, files=[file.lfn for file in there if file.lfn not in done])
+    mercy = Mercy(lambda: _outputs_until(pod, stop), pod.hurry)
+    for file in there:
+        if file.lfn not in done:
+            try:
+                done[file.lfn] = _store(
+                    file, area.work / file.lfn, destinations[file.lfn], job, pod, pod.deadline, stop, mercy
+                )
+            except Stopped as error:
+                raise Stopped(f"{error}; {len(done)} of {len(there)} outputs were stored", error.code) from None
+    return tuple(done[file.lfn] for file in there)
 
 
-def store_log(job: Job, outcome: Outcome, pod: Pod, area: JobArea) -> Outcome:
-    """The outcome with its log tarball stored, also when the job failed.
+def _outputs_until(pod: Pod, stop: Stop) -> Deadline:
+    """By when outputs may be on their way after this stop."""
+    return pod.share("outputs", 0) if stop.reason in FROM_OUTSIDE else Deadline.after(0)
+
+
+def store_log(job: Job, outcome: Outcome, destination: Destination | None, pod: Pod, area: JobArea) -> Outcome:
+    """The outcome with its log tarball stored, also when the job failed; ``destination`` None: not planned yet.
 
     A finished job without its log would be failed by the server, so it fails here, with the true reason.
     """
     outcome = replace(outcome, log_tail=tail(area.pilot_log, 1000))
-    if job.log is None:
+    if job.log is None or any(file.lfn == job.log.lfn for file in outcome.stored):
         return outcome
     try:
-        destination = log_destination(job, pod.site, job.log)
+        destination = destination or log_destination(job, pod.site, job.log)
         tarball = area.root / job.log.lfn
         area.report.write_text(json.dumps(telling.report(job, outcome), indent=1) + "\n")
-        pack(area, tarball, f"tarball_PandaJob_{job.id}_{pod.site.queue.name}")
-        stored = _store_in_time(job.log, tarball, destination, job, pod)
+        pod.watchdog.busy("packing the log")
+        pack(area, tarball, f"tarball_PandaJob_{job.id}_{pod.site.queue.name}", to_save(job, outcome, pod, area))
+        mercy = Mercy(lambda: pod.share("save", _LOG_S), pod.hurry)
+        stored = _store(job.log, tarball, destination, job, pod, Deadline.after(_LOG_S), pod.stop, mercy)
     except Exception as error:  # noqa: BLE001 - whatever happens to the log, the final must go out (promise P1)
         failure = error if isinstance(error, JobError) else TransferFailed(f"log tarball: {error}", "out")
         log.error("the log is not stored", why=str(failure))
@@ -96,31 +123,30 @@ def store_log(job: Job, outcome: Outcome, pod: Pod, area: JobArea) -> Outcome:
     return replace(outcome, stored=(*outcome.stored, stored))
 
 
-def _store_in_time(file: OutputFile, path: Path, destination: Destination, job: Job, pod: Pod) -> StoredFile:
-    """Store the log; a stop that comes meanwhile, or came before, leaves it the time set aside for saving."""
-    if pod.stop.reason is None:
-        try:
-            return _store(file, path, destination, job, pod, Deadline.after(_LOG_S), pod.stop)
-        except Stopped:
-            log.warning("stopped while the log was stored: once more, within the grace period")
-    with Stop() as nobody:
-        return _store(file, path, destination, job, pod, pod.share("save", _LOG_S), nobody)
-
-
 def _store(
-    file: OutputFile, path: Path, destination: Destination, job: Job, pod: Pod, limit: Deadline, stop: Stop
+    file: OutputFile,
+    path: Path,
+    destination: Destination,
+    job: Job,
+    pod: Pod,
+    limit: Deadline,
+    stop: Stop,
+    mercy: Mercy,
 ) -> StoredFile:
+    """Send one file, and remember that it is there."""
     url, endpoint = destination
-    moved = _move(Transfer(file.lfn, "out", local_url(path), url), pod, limit, stop)
+    moved = _move(Transfer(file.lfn, "out", local_url(path), url, path.stat().st_size), pod, limit, stop, mercy)
     guid = file.guid or str(uuid.uuid5(_NAMESPACE, f"{job.id}:{job.attempt}:{file.lfn}"))
-    return StoredFile(file.lfn, guid, moved.size, moved.checksum, url, endpoint)
+    stored = StoredFile(file.lfn, guid, moved.size, moved.checksum, url, endpoint)
+    pod.journal.write(Kind.STORED, **stored_json(stored))
+    return stored
 
 
-def _move(transfer: Transfer, pod: Pod, limit: Deadline, stop: Stop) -> Moved:
+def _move(transfer: Transfer, pod: Pod, limit: Deadline, stop: Stop, mercy: Mercy | None = None) -> Moved:
     """One file; raises its StageError, or Stopped."""
-    stop.check()
     began = time.monotonic()
-    moved = pod.lanes.move(transfer, limit, stop, progress=lambda count: _progress(transfer, count))
+    with pod.watchdog.waiting(Deadline.after(_LONGEST_S).sooner(limit)):
+        moved = pod.lanes.move(transfer, limit, stop, lambda count: _progress(transfer, count), mercy)
     took = time.monotonic() - began
     log.info(f"stage-{transfer.direction}", file=transfer.name, bytes=moved.size, checksum=moved.checksum, seconds=took)
     return moved

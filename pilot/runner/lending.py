@@ -33,7 +33,7 @@ def lend(pod: Pod, area: JobArea, stop: Stop) -> Mapping[str, str]:
 def _fetched(pod: Pod, area: JobArea, stop: Stop) -> Path:
     """A proxy that the server hands out for this job, in a file that only we and the payload can read."""
     pod.reporter.ask_proxy(pod.settings.payload_proxy_role)
-    message = pod.reporter.mailbox.get(Deadline.after(_ANSWER_S).sooner(pod.deadline), stop)
+    message = pod.hear(Deadline.after(_ANSWER_S).sooner(pod.deadline), stop)
     stop.check()
     if not isinstance(message, Granted):
         why = (

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from pilot.net.credentials import Credentials
+from pilot.panda.messages import Message
 from pilot.panda.reporter import Reporter
+from pilot.runner.journal import Journal
+from pilot.runner.watchdog import Watchdog
 from pilot.staging.lanes import Lanes
-from pilot.values.deadline import Budget, Clock, Deadline
+from pilot.values.deadline import Clock, Deadline
 from pilot.values.events import Redactor
 from pilot.values.outcome import Phase
 from pilot.values.settings import Settings
 from pilot.values.site import Site
-from pilot.values.stop import Drain, Stop
+from pilot.values.stop import Drain, Part, Stop, Waitable, share
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,28 +26,33 @@ class Pod:
     """One pilot's means.
 
     ``work`` is the scratch directory (absolute), ``inherited`` the part of the environment that a payload may see.
+    ``stop`` is what the outside asked for; ``hurry`` is its second time of asking.
     """
 
     settings: Settings
     site: Site
     work: Path
+    journal: Journal
+    watchdog: Watchdog
+    credentials: Credentials
     reporter: Reporter
     lanes: Lanes
     clock: Clock
     redactor: Redactor
     stop: Stop
+    hurry: Stop
     drain: Drain
     deadline: Deadline
     inherited: Mapping[str, str]
 
-    def share(self, part: Literal["payload", "save", "report"], otherwise_s: float) -> Deadline:
+    def share(self, part: Part, otherwise_s: float) -> Deadline:
         """Until when this part of a stop may last: its share of the grace period, or so long from now."""
-        asked_at = self.stop.asked_at
-        if asked_at is None:
-            return Deadline.after(otherwise_s)
-        budget = Budget.of(self.settings.grace)
-        shares = {"payload": budget.payload_s, "save": budget.save_s, "report": budget.report_s}
-        return Deadline(asked_at + shares[part])
+        return share(part, self.settings.grace, self.stop, self.hurry) or Deadline.after(otherwise_s)
+
+    def hear(self, limit: Deadline, *wakers: Waitable) -> Message | None:
+        """The reporter's next message; None when the limit came, or one of ``wakers``, before it."""
+        with self.watchdog.waiting(limit):
+            return self.reporter.mailbox.get(limit, *wakers)
 
 
 @dataclass(frozen=True, slots=True)

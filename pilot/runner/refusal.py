@@ -7,8 +7,9 @@ from datetime import UTC
 from pilot import __version__
 from pilot.panda.report import Followed
 from pilot.runner import telling
+from pilot.runner.journal import Kind
 from pilot.runner.pod import Pod
-from pilot.runner.reporting import await_verdict
+from pilot.runner.reporting import conclude
 from pilot.values.errors import JobError
 from pilot.values.events import events
 from pilot.values.stop import Stop
@@ -27,6 +28,7 @@ def refuse(job_id: int | None, attempt: int | None, error: JobError, pod: Pod) -
     now = pod.clock.now().astimezone(UTC)
     identity = telling.identity(job_id, attempt, pod.settings, pod.site.queue, __version__)
     fields = telling.refusal(error, now)
+    pod.journal.write(Kind.TAKEN, job=job_id, attempt=attempt, identity=identity)
     with Stop(pod.stop) as stop:
         pod.reporter.follow(Followed(identity, stop))
-        return await_verdict(job_id, fields, pod)
+        return conclude(job_id, fields, pod)

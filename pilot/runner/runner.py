@@ -2,31 +2,37 @@
 
 `run_job` is the whole of it. Each step takes values and gives back a new one, or raises; an error is caught
 in one place, `_steps`, where it becomes the first cause of the failure. What comes after it, the log and
-the final, has time of its own.
+the final, has time of its own. What the world can see is in the journal before it is done and after:
+`pilot.runner.recovery` walks the rest of the route from there, when this process is no more.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from pilot import __version__
 from pilot.panda.report import Followed
 from pilot.resources.probe import Resources
-from pilot.runner import telling
+from pilot.runner import past, telling
 from pilot.runner.area import JobArea
 from pilot.runner.execution import execute, judge
 from pilot.runner.files import afford, stage_in, stage_out, store_log
 from pilot.runner.inspection import Inspector
 from pilot.runner.joblog import job_log
+from pilot.runner.journal import Kind
+from pilot.runner.lease import confirm
 from pilot.runner.lending import lend
+from pilot.runner.past import Destinations
 from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.refusal import refuse
 from pilot.runner.reporting import deliver
 from pilot.staging.plan import Trust, make_plan
-from pilot.values.errors import BadJob, InternalError, JobError, NoWorkDirectory, SiteError
+from pilot.values.errors import BadJob, InternalError, JobError, JournalBroken, NoWorkDirectory, SiteError
 from pilot.values.events import events
 from pilot.values.job import Job
 from pilot.values.outcome import Outcome, PayloadEnd, Phase, State, StoredFile
@@ -39,26 +45,37 @@ log = events(__name__)
 def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
     """Take one job from its definition to its one final; whether the server has it."""
     began = pod.clock.now()
+    area = JobArea.choose(pod.work, job.id, job.attempt)
+    mark = uuid.uuid4().hex
+    identity = telling.identity(job.id, job.attempt, pod.settings, pod.site.queue, __version__)
     try:
-        area = JobArea.make(pod.work, job.id, job.attempt)
-    except NoWorkDirectory as error:
+        pod.journal.must(Kind.TAKEN, job=job.id, attempt=job.attempt, identity=identity, **past.taken(job, area, mark))
+        area.make()
+    except (JournalBroken, NoWorkDirectory) as error:
         refuse(job.id, job.attempt, error, pod)
         raise SiteError(str(error)) from error
     with job_log(area.pilot_log, pod.redactor), Stop(pod.stop) as stop:
         for secret in job.secrets.values():
             pod.redactor.learn(secret)
         log.info("job acquired", job=job.id, attempt=job.attempt, area=area.root)
-        identity = telling.identity(job.id, job.attempt, pod.settings, pod.site.queue, __version__)
         pod.reporter.follow(_followed(job, identity, stop, area, pod))
         pod.reporter.phase(telling.phase(State.STARTING, Phase.STARTING, began))
 
         watch = Stopwatch(pod.clock)
-        reached = _steps(job, resources, pod, area, stop, watch, began)
-        outcome = Outcome(
-            reached.cause, reached.payload, reached.stored, began, pod.clock.now(), watch.seconds, area.stderr_line()
-        )
-        outcome = store_log(job, outcome, pod, area)
-        delivered = deliver(job, outcome, resources, pod)
+        reached = _steps(job, resources, mark, pod, area, stop, watch, began)
+        return end_job(job, reached, began, watch, resources, pod, area)
+
+
+def end_job(
+    job: Job, reached: Reached, began: datetime, watch: Stopwatch, resources: Resources, pod: Pod, area: JobArea
+) -> bool:
+    """The log and the one final of a job, however far its steps came; whether the server has it."""
+    outcome = Outcome(
+        reached.cause, reached.payload, reached.stored, began, pod.clock.now(), watch.seconds, area.stderr_line()
+    )
+    destination = reached.destinations.get(job.log.lfn) if job.log is not None else None
+    outcome = store_log(job, outcome, destination, pod, area)
+    delivered = deliver(job, outcome, resources, pod)
     if delivered:
         area.remove()
     return delivered
@@ -86,10 +103,11 @@ class Reached:
     cause: JobError | None = None
     payload: PayloadEnd | None = None
     stored: tuple[StoredFile, ...] = ()
+    destinations: Destinations = field(default_factory=lambda: MappingProxyType({}))
 
 
 def _steps(
-    job: Job, resources: Resources, pod: Pod, area: JobArea, stop: Stop, watch: Stopwatch, began: datetime
+    job: Job, resources: Resources, mark: str, pod: Pod, area: JobArea, stop: Stop, watch: Stopwatch, began: datetime
 ) -> Reached:
     """From the plan to the stored outputs. The first error ends the steps."""
     reached = Reached()
@@ -98,21 +116,29 @@ def _steps(
         afford(job, resources, pod)
         credentials = lend(pod, area, stop)
         plan = make_plan(job, pod.site, area.work, Trust(pod.settings.input_roots, pod.settings.transform_urls))
+        reached = replace(reached, destinations=plan.destinations)
+        pod.journal.must(Kind.PLANNED, destinations=past.destinations_json(plan.destinations))
         pod.lanes.warm(plan.schemes)
         with watch.phase(Phase.STAGE_IN):
             pod.reporter.note(telling.phase(State.STARTING, Phase.STAGE_IN, began))
             stage_in(job, plan, pod, area, stop)
         with watch.phase(Phase.PAYLOAD):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.PAYLOAD, began))
-            reached = replace(reached, payload=execute(job, credentials, pod, area, stop))
+            reached = replace(reached, payload=execute(job, credentials, mark, pod, area, stop))
         judge(reached.payload, area, stop)
         with watch.phase(Phase.STAGE_OUT):
             pod.reporter.note(telling.phase(State.RUNNING, Phase.STAGE_OUT, began))
-            reached = replace(reached, stored=stage_out(job, plan, pod, area, stop))
-    except JobError as error:
-        log.error("the job fails", code=error.code, why=str(error))
-        reached = replace(reached, cause=error)
+            confirm(job, pod, stop)
+            reached = replace(reached, stored=stage_out(job, plan.destinations, (), pod, area, stop))
     except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the job its final (promise P1)
-        log.crash("the pilot failed", error)
-        reached = replace(reached, cause=InternalError(f"the pilot failed: {type(error).__name__}: {error}"))
+        reached = replace(reached, cause=cause_of(error))
     return reached
+
+
+def cause_of(error: Exception) -> JobError:
+    """The error as the first cause of a job's failure."""
+    if isinstance(error, JobError):
+        log.error("the job fails", code=error.code, why=str(error))
+        return error
+    log.crash("the pilot failed", error)
+    return InternalError(f"the pilot failed: {type(error).__name__}: {error}")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import selectors
+import select
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from pilot.staging.lane import Lane, LaneSettings
+from pilot.staging.obedience import Mercy, Obedience
 from pilot.staging.order import VERIFY_BYTES_PER_S
 from pilot.staging.partial import partial_path
 from pilot.staging.transfer import Moved, Transfer
@@ -40,6 +42,10 @@ _CLEAN_S = 3.0
 """How long the removal of what a killed upload left behind may take, in seconds: a stop waits for it."""
 
 
+_GUESS_S = 0.5
+"""A pace is known after so many seconds."""
+
+
 class _LaneDied(Unreachable):
     """The process ended in the middle of a file: a second one would meet the same, so it is told at once."""
 
@@ -64,32 +70,43 @@ class Lanes:
         """The transfer process, if there is one."""
         return self._lane.pid if self._lane is not None else None
 
+    def pids(self) -> set[int]:
+        """All processes that are ours to collect."""
+        return set() if self._lane is None else {self._lane.pid}
+
     def warm(self, schemes: Iterable[str] = ()) -> None:
         """Start the process ahead of need and let it import what ``schemes`` want; waits for nothing."""
         with contextlib.suppress(OSError):  # `move` will meet it again, and tell
             self._running().send({"op": "warm", "schemes": sorted(schemes)})
 
     def move(
-        self, transfer: Transfer, deadline: Deadline, stop: Stop, progress: Callable[[int], None] = lambda _: None
+        self,
+        transfer: Transfer,
+        deadline: Deadline,
+        stop: Stop,
+        progress: Callable[[int], None] = lambda _: None,
+        mercy: Mercy | None = None,
     ) -> Moved:
         """Move one file and verify it; ``progress`` gets the bytes of the present try.
 
-        Raises a StageError of the transfer's direction, or Stopped. Nothing partial is left behind.
+        A stop ends it, at once or when the time that ``mercy`` leaves is over (or will not do, at the pace so
+        far). Raises a StageError of the transfer's direction, or Stopped. Nothing partial is left behind.
         """
         limit = deadline.sooner(Deadline.after(self._settings.total_s, deadline.clock))
         patience = limit.sooner(Deadline.after(self._settings.patience_s, deadline.clock))
+        obedience = Obedience(stop, mercy)
         tries = 0
         while True:
-            stop.check()
+            obedience.check()
             tries += 1
             watch = _Watch(transfer, self._settings, deadline, limit, progress)
             try:
-                return self._try(transfer, watch, stop)
+                return self._try(transfer, watch, obedience)
             except StageError as error:
                 if limit.expired() or (tries >= _allowed(error) and not _worth_waiting(error, patience)):
                     raise
                 log.warning("a transfer failed and is tried again", why=str(error), tries=tries)
-            _pause(tries, limit, stop)
+            _pause(tries, limit, obedience)
 
     def retire(self) -> None:
         """End the process if it is idle: its memory is wanted elsewhere. The next `move` starts another."""
@@ -109,7 +126,7 @@ class Lanes:
             self._lane = Lane(self._settings)
         return self._lane
 
-    def _try(self, transfer: Transfer, watch: _Watch, stop: Stop) -> Moved:
+    def _try(self, transfer: Transfer, watch: _Watch, obedience: Obedience) -> Moved:
         """One attempt. However it ends without an answer, the process is killed and its traces removed."""
         order = {
             "op": "copy",
@@ -123,7 +140,7 @@ class Lanes:
         answer = None
         self._moving = True
         try:
-            answer = self._ask(order, watch, stop)
+            answer = self._ask(order, watch, obedience)
         finally:
             self._moving = False
             if answer is None:
@@ -135,7 +152,7 @@ class Lanes:
         done = answer["done"]
         return Moved(transfer, done["size"], Checksum("adler32", done["adler32"]))
 
-    def _ask(self, order: dict[str, Any], watch: _Watch, stop: Stop | None) -> dict[str, Any]:
+    def _ask(self, order: dict[str, Any], watch: _Watch, obedience: Obedience) -> dict[str, Any]:
         """Send an order and wait for its answer; a process that was just leaving is replaced, once."""
         self._ident += 1
         order = order | {"id": self._ident}
@@ -144,7 +161,7 @@ class Lanes:
                 lane = self._running()
             except OSError as error:
                 raise watch.error(Unreachable, f"the transfer process does not start: {error.strerror}") from error
-            answer = self._wait(lane, watch, stop) if lane.send(order) else None
+            answer = self._wait(lane, watch, obedience) if lane.send(order) else None
             if answer is not None:
                 return answer
             status = lane.end()
@@ -154,23 +171,20 @@ class Lanes:
                 raise watch.error(_LaneDied, f"the transfer process died ({how}) after {watch.moved} bytes")
         raise watch.error(_LaneDied, "the transfer process leaves at once, without an answer")
 
-    def _wait(self, lane: Lane, watch: _Watch, stop: Stop | None) -> dict[str, Any] | None:
+    def _wait(self, lane: Lane, watch: _Watch, obedience: Obedience) -> dict[str, Any] | None:
         """The answer to the present order; None if the process ends without one."""
-        with selectors.DefaultSelector() as ready:
-            ready.register(lane, selectors.EVENT_READ)
-            if stop is not None:
-                ready.register(stop, selectors.EVENT_READ)
-            while True:
-                events = ready.select(watch.left())
-                if any(key.fileobj is lane for key, _ in events):
-                    for message in lane.messages():
-                        if message.get("id") == self._ident and watch.answered(message):
-                            return message
-                if lane.ended:
-                    return None
-                if stop is not None:
-                    stop.check()
-                watch.check()
+        while True:
+            seconds = min(watch.left(), obedience.left())
+            watched = [lane.fileno(), *(stop.fileno() for stop in obedience.wakers())]
+            ready, _, _ = select.select(watched, [], [], seconds)
+            if lane.fileno() in ready:
+                for message in lane.messages():
+                    if message.get("id") == self._ident and watch.answered(message):
+                        return message
+            if lane.ended:
+                return None
+            obedience.check(watch.still_s())
+            watch.check()
 
     def _kill(self) -> None:
         if self._lane is not None:
@@ -186,7 +200,7 @@ class Lanes:
             clean = Deadline.after(_CLEAN_S)
             order = {"op": "delete", "destination": transfer.destination}
             try:
-                self._ask(order, _Watch(transfer, self._settings, clean, clean, lambda _: None), None)
+                self._ask(order, _Watch(transfer, self._settings, clean, clean, lambda _: None), Obedience(None))
             except StageError:
                 self._kill()
 
@@ -208,6 +222,7 @@ class _Watch:
         self._limit = limit
         self._progress = progress
         self._idle = Deadline.after(settings.idle_s)
+        self._began = time.monotonic()
         self.moved = 0
 
     def answered(self, message: dict[str, Any]) -> bool:
@@ -223,6 +238,13 @@ class _Watch:
     def left(self) -> float:
         """How long to wait for the next message, in seconds."""
         return min(self._idle.left(), self._limit.left())
+
+    def still_s(self) -> float:
+        """How long the rest takes at the pace so far, in seconds; 0 as long as that is a guess."""
+        took_s = time.monotonic() - self._began
+        if not self.moved or not self._transfer.size or took_s < _GUESS_S:
+            return 0.0
+        return (self._transfer.size - self.moved) * took_s / self.moved
 
     def check(self) -> None:
         """Raise Stalled if a limit is reached."""
@@ -250,10 +272,8 @@ def _worth_waiting(error: StageError, patience: Deadline) -> bool:
     return error.direction == "out" and error.retryable and not isinstance(error, _LaneDied) and not patience.expired()
 
 
-def _pause(tries: int, limit: Deadline, stop: Stop) -> None:
+def _pause(tries: int, limit: Deadline, obedience: Obedience) -> None:
     """Wait before the next try; a stop or the limit ends it."""
     longest = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(tries - 1, 10))
-    pause = min(random.uniform(0, longest), limit.left())  # noqa: S311 - no secret
-    with selectors.DefaultSelector() as ready:
-        ready.register(stop, selectors.EVENT_READ)
-        ready.select(pause)
+    pause = min(random.uniform(0, longest), limit.left(), obedience.left())  # noqa: S311 - no secret
+    select.select(obedience.wakers(), [], [], pause)

@@ -16,6 +16,9 @@
         ├── InputsTooLarge      its inputs are larger than the queue allows
         ├── NoPayloadCredential the credential that payloads get here is not there
         ├── NoWorkDirectory     no directory could be made for it
+        ├── JournalBroken       what is done could not be recorded
+        ├── LeaseUnknown        nobody can tell whether the job is still ours
+        ├── PilotKilled         the pilot died with it, and told nobody (OutOfMemory: of that)
         ├── InternalError       a fault of the pilot itself
         ├── StageError          a file could not be moved (FileMissing, Mismatch, Stalled,
         │                       NoSpace, Denied, Exists, Unreachable, TransferFailed)
@@ -66,9 +69,13 @@ class CredentialError(PilotError):
 
 
 class ServerError(PilotError):
-    """One call to the PanDA server failed."""
+    """One call to the PanDA server failed; ``maybe_done``: the server may have done what it asked for."""
 
     retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, maybe_done: bool = False) -> None:
+        super().__init__(message)
+        self.maybe_done = maybe_done
 
 
 class ServerUnavailable(ServerError):
@@ -123,6 +130,34 @@ class NoWorkDirectory(JobError):
 
     _code = 1199
     blame = Blame.SITE
+
+
+class JournalBroken(JobError):
+    """The scratch volume takes no more records."""
+
+    _code = 1199
+    blame = Blame.SITE
+
+
+class PilotKilled(JobError):
+    """The pilot of the job was killed, and its next life tells so (1200: killed by an unknown signal)."""
+
+    _code = 1200
+    blame = Blame.SITE
+
+
+class OutOfMemory(PilotKilled):
+    """Killed, and the memory was used up as far as was seen (1212)."""
+
+    _code = 1212
+    blame = Blame.USER
+
+
+class LeaseUnknown(JobError):
+    """The server was silent for longer than its heartbeat limit, and could not be asked (1137: as any stage-out)."""
+
+    _code = 1137
+    blame = Blame.SERVER
 
 
 class InternalError(JobError):

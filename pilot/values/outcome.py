@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from pilot.values.errors import JobError
 from pilot.values.names import Checksum, Endpoint, Lfn, Url
+from pilot.values.usage import Memory
 
 
 class Phase(StrEnum):
@@ -48,12 +49,20 @@ class PayloadEnd:
     """How the payload's process ended.
 
     ``exit_code`` is what the wait status says (-9 for signal 9), ``cpu_s`` the CPU seconds of the process
-    and of those that it waited for, ``max_rss_kib`` the peak of the largest of them.
+    and of those that it waited for, ``max_rss_kib`` the peak of the largest of them; ``memory`` is what the
+    pod's control group has said, where it has a limit. ``stopped``: we have ended it, so what it left is not
+    finished, whatever its exit code. ``cpu_s`` also counts the orphans that the pilot waited for;
+    ``leftovers`` are the processes that it left behind when it ended by itself, ``survivors`` those that
+    could not be ended.
     """
 
     exit_code: int
     cpu_s: float = 0.0
     max_rss_kib: int = 0
+    memory: Memory | None = None
+    stopped: bool = False
+    survivors: int = 0
+    leftovers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from typing import Any, get_args, get_type_hints
 
 from pilot.values.errors import UsageError
 
+SOFT_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT", "SIGXCPU")
+
 
 def option(
     default: Any, help_text: str, *, unit: str = "", env: tuple[str, ...] = (), secret: bool = False, least: float = 0
@@ -42,7 +44,25 @@ class Settings:
     heartbeat: float = option(300.0, "time between two updates of a job, +-10 %", unit="s", least=0.1)
     debug_heartbeat: float = option(60.0, "the same for a job in debug mode", unit="s", least=0.1)
     patience: float = option(3600.0, "how long a final report, or an output, is tried again", unit="s")
+    lease: float = option(
+        7200.0, "the server ends a job that was silent for so long: after that it is asked before outputs go", unit="s"
+    )
+    lost_answer: float = option(
+        30.0, "after an acquire whose answer was lost, ask for a job no sooner than so long later", unit="s"
+    )
     late_answer: float = option(0.7, "after a stop, wait so long for the answer to an acquire in flight", unit="s")
+    stuck: float = option(
+        300.0, "end a pilot that has done nothing for so long, and was not waiting (exit 2)", unit="s", least=0.1
+    )
+    drain_file: str = option(
+        "", "while this file is there no job is taken; default: drain in the scratch directory", unit="path"
+    )
+    # the payload's end
+    soft_signal: str = option("SIGTERM", "what a payload that is to stop gets before SIGKILL")
+    save_stopped: bool = option(
+        False, "put outputs and checkpoints of a stopped payload into its log tarball; queues: save_stopped in catchall"
+    )
+    checkpoints: tuple[str, ...] = option((), "patterns of the files, in the work directory, that a stopped job saves")
     # what the server is told of us
     label: str = option("managed", "prod_source_label to ask for", env=("prodSourceLabel",))
     resource_type: str = option("", "resource type to ask for, as it is", env=("resourceType",))
@@ -219,6 +239,10 @@ def _checked(settings: Settings) -> Settings:
         raise UsageError(f"log_format: {settings.log_format[:20]!r} is neither text nor json")
     if settings.log_level not in ("debug", "info", "warning", "error"):
         raise UsageError(f"log_level: {settings.log_level[:20]!r} is not debug, info, warning or error")
+    if settings.soft_signal not in SOFT_SIGNALS:
+        raise UsageError(f"soft_signal: {settings.soft_signal[:20]!r} is none of {', '.join(SOFT_SIGNALS)}")
+    if any(pattern.startswith("/") or ".." in pattern.split("/") or not pattern for pattern in settings.checkpoints):
+        raise UsageError("checkpoints: a pattern leaves the work directory, or is empty")
     if settings.worker_id and not settings.worker_id.isdigit():
         raise UsageError(f"worker_id: {settings.worker_id[:20]!r} is not a number")
     return settings

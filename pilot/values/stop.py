@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Protocol, Self
 
+from pilot.values.deadline import Budget, Deadline
 from pilot.values.errors import Stopped
 
 
@@ -20,6 +21,9 @@ class Reason(StrEnum):
     DEADLINE = "deadline"
 
 
+FROM_OUTSIDE = (Reason.SIGTERM, Reason.PREEMPTED)
+"""The reasons that take the pilot, and not its job: what the job has done is worth saving."""
+
 _TELLS: dict[Reason, tuple[int, str]] = {
     Reason.SIGTERM: (1201, "the pilot was told to stop by SIGTERM"),
     Reason.PREEMPTED: (1379, "preempted: the pod is being taken away (SIGTERM)"),
@@ -29,15 +33,40 @@ _TELLS: dict[Reason, tuple[int, str]] = {
 }
 
 
+def error_of(reason: Reason) -> Stopped:
+    """What a stop for this reason is at the server."""
+    code, text = _TELLS[reason]
+    return Stopped(text, code)
+
+
+Part = Literal["payload", "outputs", "save", "report", "leave"]
+
+_HURRIED_S = 5.0
+
+
 class Drain:
-    """The wish to finish what is being done, and to take no more. Set once, from any thread."""
+    """The wish to finish what is being done, and to take no more. Set once; from any thread or signal handler."""
 
     def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.requested = False
 
     def request(self) -> None:
         """Wish it."""
-        self.requested = True
+        if not self.requested:
+            self.requested = True
+            os.eventfd_write(self._fd, 1)
+
+    def fileno(self) -> int:
+        """Readable once it was wished."""
+        return self._fd
+
+
+class Waitable(Protocol):
+    """What a wait can be woken by: its descriptor becomes readable, and stays so."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
 
 
 class Stop:
@@ -96,10 +125,24 @@ class Stop:
 
     def error(self) -> Stopped:
         """The error that a step raises when it obeys."""
-        code, text = _TELLS[self.reason or Reason.SIGTERM]
-        return Stopped(text, code)
+        return error_of(self.reason or Reason.SIGTERM)
 
     def check(self) -> None:
         """Raise `Stopped` if the stop was asked for."""
         if self._first is not None:
             raise self.error()
+
+
+def share(part: Part, grace_s: float, stop: Stop, hurry: Stop) -> Deadline | None:
+    """The end of this part of a stop; None without a stop.
+
+    A second time of asking leaves the payload nothing, and the others what they had of a grace period of 5 s.
+    """
+    if stop.asked_at is None:
+        return None
+    usual = Deadline(stop.asked_at + getattr(Budget.of(grace_s), f"{part}_s"))
+    if hurry.asked_at is None:
+        return usual
+    rest_s = min(_HURRIED_S, max(0.1, stop.asked_at + grace_s - hurry.asked_at))
+    quick_s = 0.0 if part == "payload" else getattr(Budget.of(rest_s), f"{part}_s")
+    return usual.sooner(Deadline(hurry.asked_at + quick_s))

@@ -16,10 +16,9 @@ TEMPLATES = ("harvester-job.yaml", "harvester-job-gpu.yaml")
 VERSIONS = ("1.29", latest_version())
 
 
-def load(name, sidecar=False):
-    """A template; its recovery sidecar is a block of comments that begin with "#:"."""
-    text = (CONTAINER / name).read_text()
-    return yaml.safe_load(text.replace("#:", "") if sidecar else text)
+def load(name):
+    """A template."""
+    return yaml.safe_load((CONTAINER / name).read_text())
 
 
 def check(manifest):
@@ -40,9 +39,9 @@ def environment(container):
     return {one["name"]: one.get("value", one.get("valueFrom", "")) for one in container["env"]}
 
 
-@pytest.fixture(params=[(name, sidecar) for name in TEMPLATES for sidecar in (False, True)], ids=str)
+@pytest.fixture(params=TEMPLATES)
 def template(request):
-    return load(*request.param)
+    return load(request.param)
 
 
 def test_there_are_manifests_to_check():
@@ -108,7 +107,7 @@ def test_resources_are_harvesters_where_the_template_is_silent():
 
 
 def test_a_second_container_would_not_survive_and_an_init_container_does():
-    template = load("harvester-job.yaml", sidecar=True)
+    template = load("harvester-job.yaml")
     pod(template)["containers"].append({"name": "other", "image": "other"})
     job = harvester.submitted(template)
     assert [one["name"] for one in pod(job)["containers"]] == ["pilot"]
@@ -129,11 +128,6 @@ def test_what_the_template_runs_exists(name):
     assert {second for _, second, *_ in commands} <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_the_sidecar_is_a_comment_only_as_long_as_there_is_no_pilot_recover(name):
-    assert ("initContainers" in pod(load(name))) == ("recover" in COMMANDS)
-
-
 def test_the_pilot_is_told_the_grace_and_a_deadline_before_the_pods(template):
     given = environment(pilot(template))
     assert int(given["PILOT_GRACE_S"]) == pod(template)["terminationGracePeriodSeconds"]
@@ -151,7 +145,7 @@ def test_every_container_is_restricted(template):
 
 
 def test_the_sidecar_is_the_pilots_image_on_the_pilots_volume_and_server():
-    template = load("harvester-job.yaml", sidecar=True)
+    template = load("harvester-job.yaml")
     (sidecar,) = pod(template)["initContainers"]
     assert sidecar["image"] == pilot(template)["image"]
     ours, given = environment(sidecar), environment(pilot(template))
@@ -160,9 +154,8 @@ def test_the_sidecar_is_the_pilots_image_on_the_pilots_volume_and_server():
     assert all(one == mounts[one["name"]] for one in sidecar["volumeMounts"])
 
 
-@pytest.mark.parametrize("sidecar", [False, True])
-def test_the_template_for_gpus_differs_in_gpus_only(sidecar):
-    plain, gpu = (load(name, sidecar) for name in TEMPLATES)
+def test_the_template_for_gpus_differs_in_gpus_only():
+    plain, gpu = (load(name) for name in TEMPLATES)
     assert gpu["metadata"].pop("name") == plain["metadata"].pop("name") + "-gpu"
     assert pilot(gpu).pop("resources") == {"limits": {"nvidia.com/gpu": 1}}
     assert [one["key"] for one in pod(gpu).pop("tolerations")] == ["nvidia.com/gpu"]

@@ -16,7 +16,10 @@ from pilot.values.stop import Reason, Stop
 def test_a_grace_period_is_split_in_front_and_leaves_its_margin():
     for grace in (2, 5, 30, 120):
         budget = Budget.of(grace)
-        assert 0 < budget.payload_s < budget.save_s < budget.report_s == grace - min(5, 0.2 * grace)
+        shares = (budget.payload_s, budget.outputs_s, budget.save_s, budget.report_s, budget.leave_s)
+        assert shares[0] > 0
+        assert list(shares) == sorted(set(shares))
+        assert budget.leave_s == pytest.approx(grace - min(5, 0.2 * grace))
 
 
 def test_the_first_reason_of_a_stop_stays_and_reaches_its_children():

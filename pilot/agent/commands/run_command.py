@@ -10,16 +10,16 @@ from pilot.agent import configuration
 from pilot.agent.lastwords import write_last_words
 from pilot.agent.logs import configure, copy_to
 from pilot.agent.scratch import LOG_NAME, make_scratch
-from pilot.agent.signals import stop_on_signals
+from pilot.agent.signals import Asked, signals
 from pilot.values.errors import PilotError
 from pilot.values.events import Redactor
 from pilot.values.settings import Resolved, Settings, names
-from pilot.values.stop import Stop
 
 _CODES = """\b
 Exit codes:
   0   done, stopped in order, or no job; a failed payload is not a failed pilot
   1   the pilot's own fault, or a final that could not be delivered
+  2   stuck, ended hard by its own watchdog
   64  this site, queue or node cannot run jobs
   78  wrong settings or arguments
   80  credentials missing, expired or refused"""
@@ -45,19 +45,22 @@ def command(config: str | None, show_settings: bool, **flags: Any) -> int:
         return 0
     redactor = Redactor()
     configure(resolved.settings, redactor)
-    with stop_on_signals(in_pod=resolved.settings.in_pod) as stop:
-        return _live(resolved.settings, redactor, stop)
+    with signals(in_pod=resolved.settings.in_pod) as asked:
+        return _live(resolved.settings, redactor, asked)
 
 
-def _live(settings: Settings, redactor: Redactor, stop: Stop) -> int:
+def _live(settings: Settings, redactor: Redactor, asked: Asked) -> int:
     """The pilot's life, and the termination message at its end, however it ends."""
-    from pilot.agent.agent import run_pilot  # noqa: PLC0415 - requests and its kin are needed from here on
+    # requests and its kin are needed from here on
+    from pilot.agent.agent import run_pilot  # noqa: PLC0415
+    from pilot.agent.volume import take  # noqa: PLC0415
 
     code, why = 1, "internal error"
     try:
         work = make_scratch(settings)
         copy_to(work / LOG_NAME, redactor)
-        code = run_pilot(settings, work, configuration.inherited(), redactor, stop)
+        with take(work, "pilot", asked) as journal:
+            code = run_pilot(settings, work, configuration.inherited(), redactor, asked, journal)
         why = "done" if code == 0 else "a final was not delivered"
     except PilotError as error:
         code, why = error.exit_code, str(error)

@@ -1,0 +1,173 @@
+"""Past: what the journal proves of the job that an earlier life has left open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pilot.payload.tree import Proof
+from pilot.runner.area import JobArea
+from pilot.runner.journal import Kind, Record
+from pilot.values.job import InputFile, Job, OutputFile
+from pilot.values.names import Checksum, Endpoint, Guid, Lfn, Url
+from pilot.values.outcome import PayloadEnd, StoredFile
+from pilot.values.stop import Reason
+from pilot.values.usage import Memory
+
+Destinations = Mapping[Lfn, tuple[Url, Endpoint | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A job that was taken and has no end yet. What is None did not happen, as far as was recorded."""
+
+    job_id: int
+    attempt: int | None
+    identity: Mapping[str, Any]
+    began: datetime
+    job: Job | None = None
+    area: JobArea | None = None
+    destinations: Destinations = field(default_factory=lambda: MappingProxyType({}))
+    proof: Proof | None = None
+    payload: PayloadEnd | None = None
+    payload_s: float = 0.0
+    stored: tuple[StoredFile, ...] = ()
+    memory: Memory | None = None
+    stop: Reason | None = None
+    final: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What the journal tells: the job that is open, when a question for one was left open, and the last life."""
+
+    open: Past | None = None
+    asked_at: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    life: str = ""
+    left: bool = False
+
+
+def tell(records: tuple[Record, ...]) -> Story:
+    """Fold the records. What a newer version has added is passed over."""
+    story = Story()
+    own = True  # whether the life that speaks is the one that has taken the job
+    for record in records:
+        kind = str(record.get("kind"))
+        own = kind == Kind.TAKEN or (own and kind != Kind.LIFE)
+        if kind == Kind.STOP and not own:
+            continue
+        if kind in _STORY:
+            story = replace(story, **_STORY[kind](record))
+        elif kind in _JOB and story.open is not None:
+            story = replace(story, open=replace(story.open, **_JOB[kind](record)))
+        if kind == Kind.STORED and story.open is not None:  # the one kind of which there are several
+            story = replace(story, open=replace(story.open, stored=(*story.open.stored, _stored_from(record))))
+    return story
+
+
+# --- what is written, and how it is read ------------------------------------------------------------
+
+
+def taken(job: Job, area: JobArea, mark: str) -> dict[str, Any]:
+    """The facts of a job that its next life needs; no secret and no text of it is among them."""
+    return {
+        "area": str(area.root),
+        "outputs": [_declared(file) for file in job.outputs],
+        "log": _declared(job.log) if job.log else None,
+        "inputs": [file.lfn for file in job.inputs],
+        "cores": job.cores,
+        "mark": mark,
+    }
+
+
+def _declared(file: OutputFile) -> dict[str, Any]:
+    return {"lfn": file.lfn, "guid": file.guid, "may_be_missing": file.may_be_missing}
+
+
+def _output(value: Mapping[str, Any]) -> OutputFile:
+    guid = Guid(value["guid"]) if value["guid"] else None
+    return OutputFile(Lfn(value["lfn"]), guid=guid, may_be_missing=value["may_be_missing"])
+
+
+def _taken(record: Record) -> Past:
+    began = datetime.fromtimestamp(record["time"], UTC)
+    past = Past(record["job"], record["attempt"], record["identity"], began)
+    if "area" not in record:  # refused: nothing of it was begun
+        return past
+    job = Job(
+        id=record["job"],
+        attempt=record["attempt"],
+        command="",
+        inputs=tuple(InputFile(Lfn(lfn)) for lfn in record["inputs"]),
+        outputs=tuple(_output(one) for one in record["outputs"]),
+        log=_output(record["log"]) if record["log"] else None,
+        cores=record["cores"],
+    )
+    return replace(past, job=job, area=JobArea(Path(record["area"])), proof=Proof(record["mark"]))
+
+
+def destinations_json(destinations: Destinations) -> dict[str, Any]:
+    """Where each output goes, for the record `PLANNED`."""
+    return {lfn: [url, endpoint] for lfn, (url, endpoint) in destinations.items()}
+
+
+def destinations_from(value: Mapping[str, Any]) -> Destinations:
+    """The same, read back."""
+    return {Lfn(lfn): (Url(url), Endpoint(name) if name else None) for lfn, (url, name) in value.items()}
+
+
+def stored_json(file: StoredFile) -> dict[str, Any]:
+    """A stored file, for the record `STORED`."""
+    return {
+        "lfn": file.lfn,
+        "guid": file.guid,
+        "size": file.size,
+        "checksum": str(file.checksum),
+        "url": file.url,
+        "endpoint": file.endpoint,
+    }
+
+
+def _end_from(record: Record) -> PayloadEnd:
+    return PayloadEnd(record["exit_code"], record["cpu_s"], record["max_rss_kib"], stopped=record["stopped"])
+
+
+def _stored_from(record: Record) -> StoredFile:
+    return StoredFile(
+        Lfn(record["lfn"]),
+        record["guid"],
+        record["size"],
+        Checksum.parse(record["checksum"]),
+        Url(record["url"]),
+        Endpoint(record["endpoint"]) if record["endpoint"] else None,
+    )
+
+
+# --- what each kind changes: of the story, and of the job that is open -------------------------------------
+
+_STORY: Mapping[str, Callable[[Record], dict[str, Any]]] = {
+    Kind.LIFE: lambda record: {
+        "settings": record.get("settings", {}),
+        "life": record.get("life", ""),
+        "left": False,
+    },
+    Kind.LEFT: lambda _record: {"left": True},
+    Kind.ASKING: lambda record: {"asked_at": record["time"]},
+    Kind.NOTHING: lambda record: {"asked_at": record["time"] if record["lost"] else None},
+    Kind.TAKEN: lambda record: {"open": _taken(record), "asked_at": None},
+    Kind.ENDED: lambda _record: {"open": None},
+}
+
+_JOB: Mapping[str, Callable[[Record], dict[str, Any]]] = {
+    Kind.PLANNED: lambda record: {"destinations": destinations_from(record["destinations"])},
+    Kind.STARTED: lambda record: {"proof": Proof.from_json(record["proof"])},
+    Kind.USAGE: lambda record: {"memory": Memory(record["memory_bytes"], record["limit_bytes"], record["oom_kills"])},
+    Kind.STOP: lambda record: {"stop": Reason(record["reason"])},
+    Kind.EXITED: lambda record: {"payload": _end_from(record), "payload_s": record["seconds"]},
+    Kind.FINAL: lambda record: {"final": record["fields"]},
+}
