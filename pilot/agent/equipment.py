@@ -44,7 +44,7 @@ def equipped(
     credentials = Credentials(_credential_files(settings), redactor.learn, time.time)
     reporter = _reporter(settings, credentials)
     watchdog = Watchdog(settings.stuck, settings.grace, work / LOG_NAME, arrivals=asked.arrivals, stop=asked.stop)
-    watchdog.on_stop(lambda: journal.write(Kind.STOP, reason=asked.reason))
+    watchdog.testament(lambda: journal.write(Kind.STOP, reason=asked.reason))
     with (
         Lanes(_lane_settings(settings, credentials)) as lanes,
         watchdog,

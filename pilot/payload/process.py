@@ -114,9 +114,16 @@ class PayloadProcess:
             if ready or deadline.expired():
                 return self._pidfd in ready
 
-    def stop(self, soft: Deadline, number: signal.Signals = signal.SIGTERM, hurry: Stop | None = None) -> None:
+    def stop(
+        self,
+        soft: Deadline,
+        number: signal.Signals = signal.SIGTERM,
+        hurry: Stop | None = None,
+        hard: Deadline | None = None,
+    ) -> None:
         """Give ``number`` to the whole tree, and KILL to what is left of it at ``soft``, or at ``hurry``.
 
+        What the kernel does not end is waited for until ``hard`` (10 s).
         What the payload has started has the same time as the payload itself: a shell dies of a TERM at once,
         while the program that it ran is still saving its state.
         """
@@ -126,7 +133,7 @@ class PayloadProcess:
         self._tree.tell(number)
         if self.wait(soft, *hurries):
             self._emptied(soft, *hurries)
-        self._kill(Deadline.after(_KILLED_S))
+        self._kill(hard or Deadline.after(_KILLED_S))
         self.wait(Deadline.after(0))
 
     def collect(self, limit: Deadline | None = None) -> PayloadEnd:

@@ -73,6 +73,11 @@ _PROOF_KINDS: dict[str, type[str | int]] = {
 }
 
 
+def proof_before(mark: str) -> Proof:
+    """What will prove a payload that is not started yet, should nobody live to write down more."""
+    return Proof(mark, boot_id=boot_id(), pid_namespace=pid_namespace())
+
+
 def proof_of(pid: int, mark: str, group: Subgroup | None) -> Proof:
     """What proves a process of ours that was just started, and has not been waited for."""
     leader = look(pid) if readable() else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import signal
+import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 
 from pilot.payload.environment import payload_environment
 from pilot.payload.process import PayloadProcess
+from pilot.payload.proven import proof_before
 from pilot.resources.memory import MemoryGauge
 from pilot.runner.area import JobArea
 from pilot.runner.journal import Journal, Kind
@@ -24,18 +28,21 @@ log = events(__name__)
 
 _LANE_LINGER_S = 5.0  # a payload that runs longer gets the memory of the lanes
 _SOFT_S = 10.0  # between the soft signal and KILL, where no grace period is running out
+_COLLECT_S = 10.0  # for what the kernel does not end at once
 _LOOK_S = 1.0  # between two looks at the memory, where it has a limit: three small files
-_REAP_S = 30.0  # between two looks for orphans that have ended, where nothing else is looked at
+_SOONEST_S = 0.05  # the same at the beginning, and when the limit comes near
+_NO_LOOK_S = 60.0  # where there is no limit
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
-def execute(job: Job, credentials: Mapping[str, str], mark: str, pod: Pod, area: JobArea, stop: Stop) -> PayloadEnd:
+def execute(job: Job, credentials: Mapping[str, str], pod: Pod, area: JobArea, stop: Stop) -> PayloadEnd:
     """The payload ran to its end, or was stopped: on demand, at its wall time, at the pilot's deadline."""
     stop.check()
     environment = payload_environment(job, area.work, area.scratch, pod.inherited, pod.site.queue.environ, credentials)
     walltime = Deadline.after(job.walltime_s, pod.clock) if job.walltime_s else Deadline.never(pod.clock)
     usage = Usage(MemoryGauge.find(), pod.journal)
-    pod.journal.must(Kind.STARTING)
+    mark = uuid.uuid4().hex
+    pod.journal.must(Kind.STARTING, proof=proof_before(mark).as_json())
     began = pod.clock.monotonic()
     with PayloadProcess(
         job.command, area.work, environment, area.stdout, area.stderr, mark=mark, ours=pod.lanes.pids
@@ -47,8 +54,9 @@ def execute(job: Job, credentials: Mapping[str, str], mark: str, pod: Pod, area:
             if stopped:
                 stop.request(Reason.WALLTIME if walltime.expired() else Reason.DEADLINE)
                 _end(process, pod, stop)
-            with pod.watchdog.waiting(Deadline.after(_SOFT_S)):
-                end = replace(process.collect(), memory=usage.look(), stopped=stopped)
+            limit = pod.share("outputs", _COLLECT_S)
+            with pod.watchdog.waiting(limit):
+                end = replace(process.collect(limit), memory=usage.look(), stopped=stopped)
     _remember(end, pod.clock.monotonic() - began, pod.journal)
     return end
 
@@ -72,8 +80,9 @@ def _end(process: PayloadProcess, pod: Pod, stop: Stop) -> None:
     soft = pod.share("payload", _SOFT_S)
     pod.journal.write(Kind.STOP, reason=stop.reason)
     log.warning("stopping the payload", why=stop.reason, signal=pod.settings.soft_signal, seconds=soft.left())
-    with pod.watchdog.waiting(Deadline(soft.at + _SOFT_S)):
-        process.stop(soft, signal.Signals[pod.settings.soft_signal], pod.hurry)
+    hard = pod.share("outputs", _SOFT_S + _COLLECT_S)
+    with pod.watchdog.waiting(hard):
+        process.stop(soft, signal.Signals[pod.settings.soft_signal], pod.hurry, hard)
 
 
 def _remember(end: PayloadEnd, seconds: float, journal: Journal) -> None:
@@ -91,17 +100,28 @@ class Usage:
         self._gauge = gauge
         self._journal = journal
         self._told: Memory | None = None
-        self.interval_s = _LOOK_S if gauge is not None else _REAP_S
+        self._seen = (time.monotonic(), 0)
+        self.interval_s = _SOONEST_S if gauge is not None else _NO_LOOK_S
 
     def look(self) -> Memory | None:
         """The peak so far. Recorded when it has grown by a twentieth of the limit: twenty records a job at most."""
         seen = self._gauge.read() if self._gauge is not None else None
+        if seen is not None:
+            self._plan(seen)
         if seen is not None and self._is_news(seen):
             self._told = seen
             self._journal.write(
                 Kind.USAGE, memory_bytes=seen.used_bytes, limit_bytes=seen.limit_bytes, oom_kills=seen.oom_kills
             )
         return self._told
+
+    def _plan(self, seen: Memory) -> None:
+        """The next look: sooner where the limit is near at the present growth, so that the last one tells why."""
+        now, (then, before) = time.monotonic(), self._seen
+        growth = (seen.used_bytes - before) / max(1e-3, now - then)
+        self._seen = (now, seen.used_bytes)
+        left_s = (seen.limit_bytes - seen.used_bytes) / growth if growth > 0 else math.inf
+        self.interval_s = max(_SOONEST_S, min(_LOOK_S, 2 * self.interval_s, left_s / 4))
 
     def _is_news(self, seen: Memory) -> bool:
         if self._told is None or seen.oom_kills > self._told.oom_kills:

@@ -83,7 +83,7 @@ def stage_out(
     done = {file.lfn: file for file in before}
     there = [file for file in job.outputs if file.lfn in done or _is_there(file, area.work / file.lfn)]
     pod.journal.write(Kind.STORING, files=[file.lfn for file in there if file.lfn not in done])
-    mercy = Mercy(lambda: _outputs_until(pod, stop), pod.hurry)
+    mercy = Mercy(lambda: _outputs_until(pod, stop), lambda: pod.share("save", _LOG_S), pod.hurry)
     for file in there:
         if file.lfn not in done:
             try:
@@ -100,6 +100,12 @@ def _outputs_until(pod: Pod, stop: Stop) -> Deadline:
     return pod.share("outputs", 0) if stop.reason in FROM_OUTSIDE else Deadline.after(0)
 
 
+def _log_cleared_until(pod: Pod) -> Deadline:
+    """By when half a log must be removed after a stop: the final needs the rest of its own share."""
+    save, report = pod.share("save", _LOG_S), pod.share("report", _LOG_S)
+    return Deadline((save.at + report.at) / 2)
+
+
 def store_log(job: Job, outcome: Outcome, destination: Destination | None, pod: Pod, area: JobArea) -> Outcome:
     """The outcome with its log tarball stored, also when the job failed; ``destination`` None: not planned yet.
 
@@ -112,9 +118,8 @@ def store_log(job: Job, outcome: Outcome, destination: Destination | None, pod: 
         destination = destination or log_destination(job, pod.site, job.log)
         tarball = area.root / job.log.lfn
         area.report.write_text(json.dumps(telling.report(job, outcome), indent=1) + "\n")
-        pod.watchdog.busy("packing the log")
         pack(area, tarball, f"tarball_PandaJob_{job.id}_{pod.site.queue.name}", to_save(job, outcome, pod, area))
-        mercy = Mercy(lambda: pod.share("save", _LOG_S), pod.hurry)
+        mercy = Mercy(lambda: pod.share("save", _LOG_S), lambda: _log_cleared_until(pod), pod.hurry)
         stored = _store(job.log, tarball, destination, job, pod, Deadline.after(_LOG_S), pod.stop, mercy)
     except Exception as error:  # noqa: BLE001 - whatever happens to the log, the final must go out (promise P1)
         failure = error if isinstance(error, JobError) else TransferFailed(f"log tarball: {error}", "out")

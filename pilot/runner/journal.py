@@ -62,10 +62,10 @@ RECORDS: Mapping[Kind, tuple[str, str]] = {
     Kind.NOTHING: ("no answer is awaited any more, and none was a job", "lost: answers that may have held one"),
     Kind.TAKEN: (
         "a job came, before anything is done with it",
-        "job, attempt, identity (the fields of each update), area, outputs, log, inputs, cores, mark",
+        "job, attempt, identity (the fields of each update), area, outputs, log, inputs, cores",
     ),
     Kind.PLANNED: ("the plan is made, before a byte is moved", "destinations by name"),
-    Kind.STARTING: ("before the payload's process is made", ""),
+    Kind.STARTING: ("before the payload's process is made", "proof: mark, boot, pid namespace"),
     Kind.STARTED: ("the payload runs", "proof: pid, start time, boot, pid namespace, cgroup, mark"),
     Kind.USAGE: (
         "the payload's memory has grown by a twentieth of the limit, and after it ended",
@@ -193,6 +193,10 @@ class Journal:
             return False
         log.warning("the disk is full: the journal's reserve is used")
         return True
+
+    def fileno(self) -> int:
+        """The descriptor that holds the lock."""
+        return self._fd
 
     def close(self) -> None:
         """Give the volume back."""

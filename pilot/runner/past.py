@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pilot.payload.tree import Proof
+from pilot.payload.proven import Proof
 from pilot.runner.area import JobArea
 from pilot.runner.journal import Kind, Record
 from pilot.values.job import InputFile, Job, OutputFile
@@ -73,7 +73,7 @@ def tell(records: tuple[Record, ...]) -> Story:
 # --- what is written, and how it is read ------------------------------------------------------------
 
 
-def taken(job: Job, area: JobArea, mark: str) -> dict[str, Any]:
+def taken(job: Job, area: JobArea) -> dict[str, Any]:
     """The facts of a job that its next life needs; no secret and no text of it is among them."""
     return {
         "area": str(area.root),
@@ -81,7 +81,6 @@ def taken(job: Job, area: JobArea, mark: str) -> dict[str, Any]:
         "log": _declared(job.log) if job.log else None,
         "inputs": [file.lfn for file in job.inputs],
         "cores": job.cores,
-        "mark": mark,
     }
 
 
@@ -108,7 +107,7 @@ def _taken(record: Record) -> Past:
         log=_output(record["log"]) if record["log"] else None,
         cores=record["cores"],
     )
-    return replace(past, job=job, area=JobArea(Path(record["area"])), proof=Proof(record["mark"]))
+    return replace(past, job=job, area=JobArea(Path(record["area"])))
 
 
 def destinations_json(destinations: Destinations) -> dict[str, Any]:
@@ -165,6 +164,7 @@ _STORY: Mapping[str, Callable[[Record], dict[str, Any]]] = {
 
 _JOB: Mapping[str, Callable[[Record], dict[str, Any]]] = {
     Kind.PLANNED: lambda record: {"destinations": destinations_from(record["destinations"])},
+    Kind.STARTING: lambda record: {"proof": Proof.from_json(record["proof"])},
     Kind.STARTED: lambda record: {"proof": Proof.from_json(record["proof"])},
     Kind.USAGE: lambda record: {"memory": Memory(record["memory_bytes"], record["limit_bytes"], record["oom_kills"])},
     Kind.STOP: lambda record: {"stop": Reason(record["reason"])},

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pilot.panda.report import Followed
-from pilot.payload.tree import end_proven
+from pilot.payload.proven import end_proven
 from pilot.resources.probe import Resources
 from pilot.runner import telling
 from pilot.runner.area import JobArea
@@ -134,7 +134,8 @@ def _cause(past: Past) -> JobError:
     if past.stop is not None:
         return error_of(past.stop)
     if past.proof is None or not past.proof.pid:
-        return PilotKilled("the pilot was killed before the payload was started")
+        when = "before" if past.proof is None else "while"
+        return PilotKilled(f"the pilot was killed {when} the payload was started")
     seen = f"its memory, when it was seen last: {past.memory}" if past.memory else "no memory limit was seen"
     if past.memory is not None and past.memory.nearly_full:
         return OutOfMemory(f"killed, out of memory likely; {seen}")

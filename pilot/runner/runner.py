@@ -8,7 +8,6 @@ the final, has time of its own. What the world can see is in the journal before 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -46,10 +45,9 @@ def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
     """Take one job from its definition to its one final; whether the server has it."""
     began = pod.clock.now()
     area = JobArea.choose(pod.work, job.id, job.attempt)
-    mark = uuid.uuid4().hex
     identity = telling.identity(job.id, job.attempt, pod.settings, pod.site.queue, __version__)
     try:
-        pod.journal.must(Kind.TAKEN, job=job.id, attempt=job.attempt, identity=identity, **past.taken(job, area, mark))
+        pod.journal.must(Kind.TAKEN, job=job.id, attempt=job.attempt, identity=identity, **past.taken(job, area))
         area.make()
     except (JournalBroken, NoWorkDirectory) as error:
         refuse(job.id, job.attempt, error, pod)
@@ -62,7 +60,7 @@ def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
         pod.reporter.phase(telling.phase(State.STARTING, Phase.STARTING, began))
 
         watch = Stopwatch(pod.clock)
-        reached = _steps(job, resources, mark, pod, area, stop, watch, began)
+        reached = _steps(job, resources, pod, area, stop, watch, began)
         return end_job(job, reached, began, watch, resources, pod, area)
 
 
@@ -107,7 +105,7 @@ class Reached:
 
 
 def _steps(
-    job: Job, resources: Resources, mark: str, pod: Pod, area: JobArea, stop: Stop, watch: Stopwatch, began: datetime
+    job: Job, resources: Resources, pod: Pod, area: JobArea, stop: Stop, watch: Stopwatch, began: datetime
 ) -> Reached:
     """From the plan to the stored outputs. The first error ends the steps."""
     reached = Reached()
@@ -124,13 +122,15 @@ def _steps(
             stage_in(job, plan, pod, area, stop)
         with watch.phase(Phase.PAYLOAD):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.PAYLOAD, began))
-            reached = replace(reached, payload=execute(job, credentials, mark, pod, area, stop))
+            reached = replace(reached, payload=execute(job, credentials, pod, area, stop))
         judge(reached.payload, area, stop)
         with watch.phase(Phase.STAGE_OUT):
             pod.reporter.note(telling.phase(State.RUNNING, Phase.STAGE_OUT, began))
             confirm(job, pod, stop)
             reached = replace(reached, stored=stage_out(job, plan.destinations, (), pod, area, stop))
     except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the job its final (promise P1)
+        if stop.reason is not None:
+            pod.journal.write(Kind.STOP, reason=stop.reason)
         reached = replace(reached, cause=cause_of(error))
     return reached
 

@@ -5,7 +5,8 @@ long beyond its word, or still there when the grace period of a stop is nearly o
 threads go to the log file, the payload is killed, and the process ends with exit code 2. The journal is good
 at any moment, so the next life tells the job's end.
 
-It never logs: what main is stuck in may be the log.
+Its own thread never logs and touches no file: what main is stuck in may be the log, or a dead disk. What is to be
+written at the end is written by a thread that is not awaited for long.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from pilot.payload.tree import Proof, end_proven
+from pilot.payload.proven import Proof, end_proven
 from pilot.values.deadline import Budget, Deadline
 from pilot.values.stop import Stop
 
 STUCK = 2
 """The exit code, which Harvester shows as: failed, stuck pilot killed."""
 
-_KILL_S = 0.3
+_TELL_S = 1.0
+_KILL_S = 1.0
 _TERMS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -37,19 +39,20 @@ class Watchdog:
 
     def __init__(self, stuck_s: float, grace_s: float, log_file: Path, *, arrivals: int, stop: Stop) -> None:
         """``arrivals``: the descriptor of `pilot.agent.signals` that tells of each signal."""
-        budget = Budget.of(grace_s)
+        margin_s = grace_s - Budget.of(grace_s).leave_s
         self._stuck_s = stuck_s
-        self._hard_s = (budget.leave_s + grace_s) / 2  # in the middle of the margin of promise P3
+        self._hard_s = grace_s - 0.7 * margin_s  # a pilot that leaves in order is gone by then (promise P3)
+        self._tell_s = min(_TELL_S, margin_s / 5)
+        self._kill_s = min(_KILL_S, margin_s / 5)
         self._log_file = log_file
         self._arrivals = arrivals
         self._stop = stop
         self._due = Deadline.after(stuck_s)
         self._hard = Deadline.never()
-        self._doing = "starting"
         self._payload: Proof | None = None
         self._changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ended = False
-        self._on_stop: Callable[[], None] = lambda: None
+        self._testament: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def __enter__(self) -> Self:
@@ -65,11 +68,6 @@ class Watchdog:
         os.close(self._changed)
 
     # --- what main says -----------------------------------------------------------------------------
-
-    def busy(self, doing: str) -> None:
-        """Main begins something that takes no waiting."""
-        self._doing = doing
-        self._due = Deadline.after(self._stuck_s)
 
     @contextmanager
     def waiting(self, limit: Deadline) -> Iterator[None]:
@@ -89,9 +87,9 @@ class Watchdog:
         finally:
             self._payload = None
 
-    def on_stop(self, act: Callable[[], None]) -> None:
-        """What is to be done at once when a stop comes, whatever main does: its record in the journal."""
-        self._on_stop = act
+    def testament(self, act: Callable[[], None]) -> None:
+        """What is still to be written if a stop ends with a stuck main: its record in the journal."""
+        self._testament = act
 
     # --- the thread ---------------------------------------------------------------------------------
 
@@ -108,7 +106,6 @@ class Watchdog:
             if self._stop.fileno() in ready:
                 watched.remove(self._stop.fileno())
                 self._count_down()
-                self._on_stop()
 
     def _heard(self) -> None:
         """A signal came: its time runs from now, also where main cannot run its handler."""
@@ -119,15 +116,24 @@ class Watchdog:
         self._hard = self._hard.sooner(Deadline.after(self._hard_s))
 
     def _bite(self) -> None:
-        """The end. Nothing here may wait for a lock that main could hold."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        why = "the grace period is nearly over" if self._hard.expired() else f"stuck for {self._stuck_s:g} s"
+        """The end. Nothing here may wait for long, for a lock that main could hold least of all."""
         try:
-            with self._log_file.open("a") as file:
-                file.write(f"{stamp} ERROR   the pilot is stuck and ends itself: {why} (main was: {self._doing})\n")
-                file.flush()
-                faulthandler.dump_traceback(file, all_threads=True)
+            teller = threading.Thread(target=self._tell, name="testament", daemon=True)
+            teller.start()
+            teller.join(self._tell_s)
             if self._payload is not None:
-                end_proven(self._payload, Deadline.after(_KILL_S))
+                end_proven(self._payload, Deadline.after(self._kill_s))
         finally:
             os._exit(STUCK)
+
+    def _tell(self) -> None:
+        """Stacks into the log file, and a stop into the journal: where that is possible at all."""
+        stopped = self._hard.expired()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        why = "the grace period is nearly over" if stopped else f"nothing done for {self._stuck_s:g} s"
+        with self._log_file.open("a") as file:
+            file.write(f"{stamp} ERROR   the pilot is stuck and ends itself: {why}\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)
+        if stopped:
+            self._testament()

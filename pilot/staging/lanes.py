@@ -145,7 +145,7 @@ class Lanes:
             self._moving = False
             if answer is None:
                 self._kill()
-                self._clear(transfer, watch)
+                self._clear(transfer, watch, obedience)
         if "error" in answer:
             kind = STAGE_KINDS.get(answer["error"]["kind"], TransferFailed)
             raise kind(f"{transfer.name}: {answer['error']['message']}", transfer.direction)
@@ -191,13 +191,13 @@ class Lanes:
             self._lane.kill()
             self._lane = None
 
-    def _clear(self, transfer: Transfer, watch: _Watch) -> None:
+    def _clear(self, transfer: Transfer, watch: _Watch, obedience: Obedience) -> None:
         """Remove what a killed process has left of its target; a best effort where that is a server."""
         if transfer.destination.scheme == "file":
             with contextlib.suppress(OSError):
                 os.unlink(partial_path(transfer.destination.path))  # noqa: PTH108
         elif watch.moved:
-            clean = Deadline.after(_CLEAN_S)
+            clean = obedience.clearing(Deadline.after(_CLEAN_S))
             order = {"op": "delete", "destination": transfer.destination}
             try:
                 self._ask(order, _Watch(transfer, self._settings, clean, clean, lambda _: None), Obedience(None))

@@ -12,9 +12,13 @@ from pilot.values.stop import Stop
 
 @dataclass(frozen=True, slots=True)
 class Mercy:
-    """What a stop leaves to a transfer: it may end ``until()``, which is asked again when ``hurry`` comes."""
+    """What a stop leaves to a transfer: it may end ``until()``, which is asked again when ``hurry`` comes.
+
+    What is left behind of one that did not end may be removed until ``clear()``.
+    """
 
     until: Callable[[], Deadline]
+    clear: Callable[[], Deadline]
     hurry: Stop
 
 
@@ -36,6 +40,10 @@ class Obedience:
         if self._stop is None or self._stop.reason is None:
             return math.inf
         return self._mercy.until().left() if self._mercy else 0.0
+
+    def clearing(self, limit: Deadline) -> Deadline:
+        """By when the traces of a killed transfer must be removed, ``limit`` at the latest."""
+        return limit.sooner(self._mercy.clear()) if self._mercy else limit
 
     def check(self, still_s: float = 0.0) -> None:
         """Raise `Stopped` if less is left than it still takes, or nothing."""
