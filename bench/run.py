@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 import requests
+from sleeping import sleeping
 
 RUNS = 10
 JOBS = 100
@@ -79,13 +80,13 @@ class Watched:
 
     def __init__(self, arguments: list[str]) -> None:
         self.started = time.time()
-        self._child = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
         self.rss = self.tree_rss = self.threads = 0
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
     def _watch(self) -> None:
-        process = psutil.Process(self._child.pid)
+        process = psutil.Process(self.process.pid)
         while True:
             try:
                 own = process.memory_info().rss
@@ -98,11 +99,11 @@ class Watched:
 
     def wait(self) -> tuple[int, float]:
         """Exit code, and CPU seconds of it and its waited-for children."""
-        _, status, usage = os.wait4(self._child.pid, 0)
+        _, status, usage = os.wait4(self.process.pid, 0)
         self.ended = time.time()
-        self._child.returncode = os.waitstatus_to_exitcode(status)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
         self._thread.join()
-        return self._child.returncode, usage.ru_utime + usage.ru_stime
+        return self.process.returncode, usage.ru_utime + usage.ru_stime
 
 
 def _rss(process: psutil.Process) -> int:
@@ -170,6 +171,18 @@ def many_jobs(server: Server, work: Path) -> dict[str, float]:
     }
 
 
+def sleeping_payload(server: Server, work: Path) -> dict[str, float]:
+    """One pilot, one payload that sleeps for a minute."""
+    job = server.submit("sleep 60")
+    watched = Watched(pilot(server, work, 1))
+    while server.get(f"/local/jobs/{job}")["state"] != "running":
+        time.sleep(0.05)
+    figures = sleeping(watched.process.pid)
+    code, _ = watched.wait()
+    assert code == 0, f"pilot run left with {code}"
+    return figures
+
+
 def spawned(server: Server, work: Path) -> float | None:
     """Processes that a pilot starts for one null job, the payload's included; None without strace."""
     if shutil.which("strace") is None:
@@ -205,6 +218,9 @@ def main() -> None:
             for name in rows[0]:
                 values = [row[name] for row in rows]
                 results[name] = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+            results |= {
+                name: _single(value) for name, value in sleeping_payload(server, Path(scratch) / "long").items()
+            }
             results["processes started"] = _single(spawned(server, Path(scratch) / "traced"))
             results |= {name: _single(value) for name, value in many_jobs(server, Path(scratch) / "many").items()}
         finally:

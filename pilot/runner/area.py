@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.payload.process import last_line
+from pilot.values.deadline import Deadline
 from pilot.values.errors import NoWorkDirectory
 from pilot.values.events import events
 
 log = events(__name__)
+
+
+def _left(error: OSError) -> None:
+    log.warning("left behind", path=error.filename, why=error.strerror)
+
+
+def _delete(path: Path) -> None:
+    """A file, a link, or a directory that is empty."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+    except OSError as error:
+        _left(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +85,12 @@ class JobArea:
         """The payload's last words: the last line of its standard error, "" if there is none."""
         return last_line(self.stderr)
 
-    def remove(self) -> None:
-        """Delete it all; what cannot be deleted is said and left."""
-        shutil.rmtree(self.root, onerror=lambda _call, path, info: log.warning("left behind", path=path, why=info[1]))
+    def remove(self, limit: Deadline) -> None:
+        """Delete it all; what cannot be deleted, or not by ``limit``, is said and left."""
+        for folder, folders, files in os.walk(self.root, topdown=False, onerror=_left):
+            for name in (*files, *folders):
+                if limit.expired():
+                    log.warning("left behind: there is no time to delete it", path=self.root)
+                    return
+                _delete(Path(folder, name))
+        _delete(self.root)

@@ -18,7 +18,7 @@ from pilot.runner.journal import Kind
 from pilot.runner.past import Destinations, stored_json
 from pilot.runner.pod import Pod
 from pilot.runner.saving import to_save
-from pilot.runner.tarball import pack
+from pilot.runner.tarball import MOST_BYTES, pack
 from pilot.staging.obedience import Mercy
 from pilot.staging.plan import Plan, local_url, log_destination
 from pilot.staging.transfer import Moved, Transfer
@@ -40,6 +40,7 @@ from pilot.values.stop import FROM_OUTSIDE, Stop
 log = events(__name__)
 
 _LOG_S = 600.0  # to store the log, where no grace period is running out
+_PACKED_BYTES_PER_S = 10e6  # on a slow core
 _LONGEST_S = 6 * 3600.0  # what the lanes allow one file (LaneSettings.total_s)
 _NAMESPACE = uuid.UUID("6f6b52d1-6a0c-4a6e-9d0a-6c1f5b2f9f10")
 SECRETS_NAME = "panda_secrets.json"
@@ -118,7 +119,7 @@ def store_log(job: Job, outcome: Outcome, destination: Destination | None, pod: 
         destination = destination or log_destination(job, pod.site, job.log)
         tarball = area.root / job.log.lfn
         area.report.write_text(json.dumps(telling.report(job, outcome), indent=1) + "\n")
-        pack(area, tarball, f"tarball_PandaJob_{job.id}_{pod.site.queue.name}", to_save(job, outcome, pod, area))
+        _pack(job, outcome, tarball, pod, area)
         mercy = Mercy(lambda: pod.share("save", _LOG_S), lambda: _log_cleared_until(pod), pod.hurry)
         stored = _store(job.log, tarball, destination, job, pod, Deadline.after(_LOG_S), pod.stop, mercy)
     except Exception as error:  # noqa: BLE001 - whatever happens to the log, the final must go out (promise P1)
@@ -126,6 +127,18 @@ def store_log(job: Job, outcome: Outcome, destination: Destination | None, pod: 
         log.error("the log is not stored", why=str(failure))
         return replace(outcome, cause=outcome.cause or failure)
     return replace(outcome, stored=(*outcome.stored, stored))
+
+
+def _pack(job: Job, outcome: Outcome, tarball: Path, pod: Pod, area: JobArea) -> None:
+    """The log, with what is to be saved of a stopped payload; trouble with that does not cost the log."""
+    folder = f"tarball_PandaJob_{job.id}_{pod.site.queue.name}"
+    left_s = pod.share("save", _LOG_S).left()
+    most_bytes = min(MOST_BYTES, int(left_s * _PACKED_BYTES_PER_S) // 4)  # half of the time, for two large files
+    try:
+        pack(area, tarball, folder, to_save(job, outcome, pod, area), most_bytes)
+    except (OSError, ValueError) as error:
+        log.warning("the log could not be packed, and is packed without what was to be saved", why=str(error))
+        pack(area, tarball, folder, most_bytes=most_bytes)
 
 
 def _store(

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from pilot.values.events import Redactor, TextFormatter
+from pilot.values.events import Redactor, TextFormatter, events
+
+log = events(__name__)
 
 
-@contextmanager
+@contextlib.contextmanager
 def job_log(file: Path, redactor: Redactor) -> Iterator[None]:
-    """Copy the pilot's log into ``file`` while the block lasts."""
-    handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
+    """Copy the pilot's log into ``file`` while the block lasts; no job fails for a log that cannot be written."""
+    try:
+        handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
+    except OSError as error:
+        log.warning("the job has no log of its own", file=file, why=error.strerror)
+        yield
+        return
     handler.setLevel(logging.INFO)
     handler.setFormatter(TextFormatter(redactor))
     root = logging.getLogger("pilot")
@@ -22,4 +29,5 @@ def job_log(file: Path, redactor: Redactor) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # what a full disk has not taken is tried once more
+            handler.close()

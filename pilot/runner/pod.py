@@ -10,6 +10,7 @@ from pathlib import Path
 from pilot.net.credentials import Credentials
 from pilot.panda.messages import Message
 from pilot.panda.reporter import Reporter
+from pilot.runner.area import JobArea
 from pilot.runner.journal import Journal
 from pilot.runner.watchdog import Watchdog
 from pilot.staging.lanes import Lanes
@@ -19,6 +20,8 @@ from pilot.values.outcome import Phase
 from pilot.values.settings import Settings
 from pilot.values.site import Site
 from pilot.values.stop import Drain, Part, Stop, Waitable, share
+
+_CLEAR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,12 @@ class Pod:
     def share(self, part: Part, otherwise_s: float) -> Deadline:
         """Until when this part of a stop may last: its share of the grace period, or so long from now."""
         return share(part, self.settings.grace, self.stop, self.hurry) or Deadline.after(otherwise_s)
+
+    def clear(self, area: JobArea) -> None:
+        """Delete a job's directory, as far as a stop leaves time for it."""
+        limit = self.share("leave", _CLEAR_S)
+        with self.watchdog.waiting(limit):
+            area.remove(limit)
 
     def hear(self, limit: Deadline, *wakers: Waitable) -> Message | None:
         """The reporter's next message; None when the limit came, or one of ``wakers``, before it."""

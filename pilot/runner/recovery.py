@@ -90,7 +90,7 @@ def _repeat(past: Past, fields: Mapping[str, object], pod: Pod) -> bool:
         pod.reporter.follow(Followed(past.identity, stop))
         told = conclude(past.job_id, fields, pod)
     if told and past.area is not None:
-        past.area.remove()
+        pod.clear(past.area)
     return told
 
 
@@ -99,7 +99,7 @@ def _drop(past: Past, pod: Pod) -> None:
     log.warning("the server has ended this attempt, or given it away: dropped", job=past.job_id)
     pod.journal.write(Kind.ENDED, verdict="dropped")
     if past.area is not None:
-        past.area.remove()
+        pod.clear(past.area)
 
 
 def _finish(past: Past, job: Job, area: JobArea, resources: Resources, pod: Pod, stop: Stop) -> bool:

@@ -62,8 +62,8 @@ def _await_verdict(fields: Mapping[str, Any], pod: Pod) -> Reported | None:
 
 
 def _wait(pod: Pod, limit: Deadline, *wakers: Stop) -> Reported | None:
-    """The verdict; None when a stop or the limit came before it."""
-    patience = Deadline(limit.at + _SLACK_S, limit.clock)
+    """The verdict; None when a stop or the limit came before it. A grace period has no slack."""
+    patience = limit if pod.stop.reason is not None else Deadline(limit.at + _SLACK_S, limit.clock)
     message = pod.hear(patience, *wakers)
     while message is not None and not isinstance(message, Reported):
         if isinstance(message, Broken):

@@ -75,7 +75,7 @@ def end_job(
     outcome = store_log(job, outcome, destination, pod, area)
     delivered = deliver(job, outcome, resources, pod)
     if delivered:
-        area.remove()
+        pod.clear(area)
     return delivered
 
 

@@ -43,17 +43,16 @@ def to_save(job: Job, outcome: Outcome, pod: Pod, area: JobArea) -> list[Path]:
 
 def _candidates(job: Job, pod: Pod, work: Path) -> Iterator[tuple[Path, int]]:
     """Checkpoints first, each file once: regular files of the work directory only."""
-    seen: set[Path] = set()
-    for pattern in (*pod.settings.checkpoints, *(file.lfn for file in job.outputs)):
-        for path in sorted(work.glob(pattern)):
-            found = _regular(path, work)
-            if found is not None and path not in seen:
-                seen.add(path)
-                yield path, found
+    checkpoints = (path for pattern in pod.settings.checkpoints for path in sorted(work.glob(pattern)))
+    outputs = (work / file.lfn for file in job.outputs)
+    for path in dict.fromkeys((*checkpoints, *outputs)):
+        size = _size(path, work)
+        if size is not None:
+            yield path, size
 
 
-def _regular(path: Path, work: Path) -> int | None:
-    """The size of a regular file that really lies in the work directory."""
+def _size(path: Path, work: Path) -> int | None:
+    """The size of a regular file that really lies in the work directory; None for anything else."""
     try:
         status = os.lstat(path)
         inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(work))

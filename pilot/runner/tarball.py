@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from pilot.runner.area import JobArea
 
 MOST_BYTES = 100 << 20
 """A file above this is cut in its middle: the beginning and the end tell what happened."""
 
+_PIECE = 1 << 20
 
-def pack(area: JobArea, target: Path, folder: str, saved: Sequence[Path] = ()) -> None:
+
+def pack(area: JobArea, target: Path, folder: str, saved: Sequence[Path] = (), most_bytes: int = MOST_BYTES) -> None:
     """Write the gzipped tarball ``target``; its members stand in ``folder``. OSError if that cannot be done.
 
-    ``saved`` are files of the work directory, whole and last: below ``folder/saved``.
+    ``saved`` are files of the work directory, whole and last: below ``folder/saved``. The others are cut to
+    ``most_bytes``; less than `MOST_BYTES` means haste.
     """
-    with tarfile.open(target, "w:gz", compresslevel=1 if saved else 6) as tar:
+    level = 1 if saved or most_bytes < MOST_BYTES else 6
+    with tarfile.open(target, "w:gz", compresslevel=level) as tar:
         for file in (area.pilot_log, area.stdout, area.stderr, area.report):
             if file.is_file():
-                _add(tar, file, f"{folder}/{file.name}", MOST_BYTES)
+                _add(tar, file, f"{folder}/{file.name}", most_bytes)
         for file in saved:
             _add(tar, file, f"{folder}/saved/{file.relative_to(area.work)}", None)
 
@@ -37,8 +41,33 @@ def _add(tar: tarfile.TarFile, file: Path, name: str, most_bytes: int | None) ->
             return
         half = most_bytes // 2
         note = f"\n\n[{info.size - 2 * half} bytes left out here]\n\n".encode()
-        head = stream.read(half)
-        stream.seek(info.size - half)
-        content = head + note + stream.read(half)
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
+        source = _Joined(_ends(stream, info.size, half, note))
+        info.size = 2 * half + len(note)
+        tar.addfile(info, source)  # type: ignore[arg-type]  # of a file it only wants `read`
+
+
+def _ends(stream: BinaryIO, size: int, half: int, note: bytes) -> Iterator[bytes]:
+    """Beginning, note and end, in pieces: a log never stands in our memory."""
+    for start in (0, size - half):
+        stream.seek(start)
+        left = half
+        while left and (piece := stream.read(min(_PIECE, left))):
+            left -= len(piece)
+            yield piece
+        if start == 0:
+            yield note
+
+
+class _Joined:
+    """Pieces as one stream."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def read(self, count: int) -> bytes:
+        """So many bytes; less at the end only."""
+        while len(self._rest) < count and (piece := next(self._pieces, b"")):
+            self._rest += piece
+        given, self._rest = self._rest[:count], self._rest[count:]
+        return given

@@ -87,8 +87,17 @@ class Settings:
         "URL or file of the storage data; default: <server>/cache/ddmendpoints.json",
         env=("STORAGEDATA_SERVER_URL",),
     )
+    cpu_limit: float = option(
+        0.0, "CPU that we may use; 0: what the kernel lets us", unit="millicores", env=("POD_CPU_LIMIT_M",)
+    )
+    memory_limit: float = option(
+        0.0, "memory that we may use; 0: what the kernel lets us", unit="MiB", env=("POD_MEMORY_LIMIT_MIB",)
+    )
     disk_limit: float = option(
-        0.0, "scratch that we may use; 0: what is free", unit="MiB", env=("storageLimitMiB", "storageRequestMiB")
+        0.0,
+        "scratch that we may use; 0: what is free",
+        unit="MiB",
+        env=("storageLimitMiB", "storageRequestMiB", "POD_EPHEMERAL_STORAGE_LIMIT_MIB"),
     )
     # identity
     ca: str = option(
@@ -241,8 +250,10 @@ def _checked(settings: Settings) -> Settings:
         raise UsageError(f"log_level: {settings.log_level[:20]!r} is not debug, info, warning or error")
     if settings.soft_signal not in SOFT_SIGNALS:
         raise UsageError(f"soft_signal: {settings.soft_signal[:20]!r} is none of {', '.join(SOFT_SIGNALS)}")
-    if any(pattern.startswith("/") or ".." in pattern.split("/") or not pattern for pattern in settings.checkpoints):
-        raise UsageError("checkpoints: a pattern leaves the work directory, or is empty")
+    for pattern in settings.checkpoints:
+        parts = pattern.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or any("**" in part and part != "**" for part in parts):
+            raise UsageError(f"checkpoints: {pattern[:60]!r} is no pattern of files in the work directory")
     if settings.worker_id and not settings.worker_id.isdigit():
         raise UsageError(f"worker_id: {settings.worker_id[:20]!r} is not a number")
     return settings

@@ -1,7 +1,9 @@
 """SIGTERM at a running pilot, and kills that come from the server (issue 2, show 6)."""
 
+import io
 import json
 import signal
+import tarfile
 import time
 from datetime import datetime
 
@@ -15,6 +17,19 @@ def seconds_to_exit(pilot):
     began = time.monotonic()
     assert pilot.wait() == 0
     return time.monotonic() - began
+
+
+def began(pilot):
+    """Wait until the payload has said so: its traps are set then."""
+    until(
+        lambda: any("began" in one.read_text() for one in pilot.work.glob("job-*/payload.stdout")), what="the payload"
+    )
+
+
+def in_the_log(serve, status):
+    """The files of a job's log tarball, by their names in its one folder."""
+    with tarfile.open(fileobj=io.BytesIO(serve.fetch(status["log"]))) as tar:
+        return {one.name.partition("/")[2]: tar.extractfile(one).read() for one in tar if one.isfile()}
 
 
 def test_a_waiting_pilot_leaves_at_once_and_asks_no_more(serve, run):
@@ -81,6 +96,73 @@ def test_a_second_term_changes_nothing(serve, run):
     assert "Traceback" not in pilot.errors.read_text()
 
 
+def test_a_second_term_shortens_what_an_ignoring_payload_has(serve, run):
+    job_id = serve.submit(command="trap '' TERM; while :; do sleep 0.1; done")
+    pilot = run(environment={"PILOT_GRACE": "30"})
+    pilot.says("payload started")
+    pilot.signal(signal.SIGTERM)
+    pilot.says("stopping the payload")
+    pilot.signal(signal.SIGTERM)
+    assert seconds_to_exit(pilot) < 6, "the first TERM alone leaves the payload 10 s"
+    status = serve.ended(job_id)
+    assert (status["state"], status["pilot_error_code"]) == ("failed", 1201), dump(status)
+    assert status["log"]
+    assert len(serve.finals(job_id)) == 1
+    assert "Traceback" not in pilot.errors.read_text()
+
+
+def test_a_second_term_shortens_what_an_output_on_its_way_has(serve, run):
+    serve.faults({"match": "/out.txt", "do": "delay", "seconds": 600})
+    job_id = serve.submit(command="echo some > out.txt", outputs=["out.txt"])
+    pilot = run(environment={"PILOT_GRACE": "30"})
+    until(lambda: serve.call("GET", "/local/faults")["rules"][0]["met"], what="stage-out")
+    pilot.signal(signal.SIGTERM)
+    time.sleep(0.2)
+    assert pilot.process.poll() is None, "an output on its way has a share of the grace period"
+    pilot.signal(signal.SIGTERM)
+    assert seconds_to_exit(pilot) < 6, "the first TERM alone leaves the outputs 15 s"
+    status = serve.ended(job_id)
+    assert (status["state"], status["pilot_error_code"]) == ("failed", 1201), dump(status)
+
+
+def test_a_payload_gets_the_soft_signal_that_was_chosen_first(serve, run):
+    traps = "trap 'echo saving; exit 7' USR2; trap 'echo wrong one; exit 8' TERM"
+    job_id = serve.submit(command=f"{traps}; echo began; while :; do sleep 0.1; done")
+    pilot = run(environment={"PILOT_GRACE": "30", "PILOT_SOFT_SIGNAL": "SIGUSR2"})
+    began(pilot)
+    pilot.signal(signal.SIGTERM)
+    assert seconds_to_exit(pilot) < 5
+    status = serve.ended(job_id)
+    assert (status["state"], status["pilot_error_code"], status["exit_code"]) == ("failed", 1201, 7), dump(status)
+    assert in_the_log(serve, status)["payload.stdout"] == b"began\nsaving\n"
+
+
+@pytest.mark.parametrize("asked_by", ["setting", "queue", "nobody"])
+def test_what_a_stopped_payload_has_left_is_saved_in_its_log_where_that_is_asked_for(serve, run, asked_by):
+    if asked_by == "queue":
+        serve.call("POST", "/local/queues/LOCAL", json={"catchall": "no_token_renewal,save_stopped"})
+    command = "echo half > out.txt; mkdir net; echo state > net/last.ckpt; echo other > scratch; echo began; sleep 600"
+    job_id = serve.submit(command=command, outputs=["out.txt", "never.txt"])
+    setting = {"PILOT_SAVE_STOPPED": "yes"} if asked_by == "setting" else {}
+    pilot = run(environment={"PILOT_GRACE": "30", "PILOT_CHECKPOINTS": "*.ckpt,net/*.ckpt", **setting})
+    began(pilot)
+    pilot.signal(signal.SIGTERM)
+    assert seconds_to_exit(pilot) < 10
+    status = serve.ended(job_id)
+    assert (status["state"], status["pilot_error_code"]) == ("failed", 1201), dump(status)
+    saved = {name: content for name, content in in_the_log(serve, status).items() if name.startswith("saved/")}
+    expected = {"saved/out.txt": b"half\n", "saved/net/last.ckpt": b"state\n"}
+    assert saved == ({} if asked_by == "nobody" else expected)
+    stored = [one.name for one in (serve.data / "store").rglob("*") if one.is_file()]
+    assert stored == [status["log"].rpartition("/")[2]], "nothing but the log lies at the outputs' destination"
+
+
+def test_what_a_payload_has_left_that_failed_by_itself_is_not_saved(serve, run):
+    job_id = serve.submit(command="echo half > out.txt; exit 3", outputs=["out.txt"])
+    assert run(environment={"PILOT_SAVE_STOPPED": "yes", "PILOT_CHECKPOINTS": "*"}).wait() == 0
+    assert not any(name.startswith("saved/") for name in in_the_log(serve, serve.ended(job_id)))
+
+
 def test_a_stop_during_a_slow_transfer_is_obeyed_and_told(serve, run, tmp_path):
     serve.faults({"match": "/store/", "do": "delay", "seconds": 600})
     job_id = serve.submit(command="true", inputs=[{"name": "in", "url": f"{serve.url}/store/slow"}])
@@ -121,6 +203,7 @@ def test_a_kill_reaches_a_job_in_its_stage_in(serve, run):
     serve.faults({"match": "/store/", "do": "delay", "seconds": 600})
     job_id = serve.submit(command="true", inputs=[{"name": "in", "url": f"{serve.url}/store/slow"}])
     pilot = run("--max-jobs", 1, environment={"PILOT_HEARTBEAT": "0.2"})
+    until(lambda: serve.call("GET", "/local/faults")["rules"][0]["met"], what="transfer in flight")
     until(lambda: len(serve.calls("update_job", job_id)) >= 2, what="heartbeat during stage-in")
     serve.faults()
     serve.call(

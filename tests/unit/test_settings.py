@@ -70,3 +70,9 @@ def test_the_readme_names_every_command_and_no_other():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     table = readme.split("## Commands")[1].split("`pilot run` takes")[0]
     assert set(re.findall(r"^\| `pilot (\w+)", table, re.MULTILINE)) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("pattern", ["/etc/passwd", "../x", "a//b", "", "**.ckpt", "a/../b", "."])
+def test_a_pattern_of_checkpoints_that_leaves_the_work_directory_or_is_none_is_refused(pattern):
+    with pytest.raises(UsageError, match="checkpoints: "):
+        resolve({"checkpoints": [pattern]}, {}, {})
