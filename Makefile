@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench image clean
+.PHONY: demo test soak check bench image clean
 
 demo: $(VENV)/.demo
 	@$(BIN)/pilot try examples/wordcount/job.yaml --out demo-out
@@ -12,6 +12,13 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	@sh tests/system-packages.sh
 	$(BIN)/python -m pytest $(TESTS)
+
+# one line per program; SEED=N repeats a run
+soak: $(VENV)/.test
+	@sh tests/system-packages.sh
+	$(BIN)/python -m tests.fault.loops --all $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.fault.schedules --schedules $(or $(SCHEDULES),10000)
+	SOAK=1 $(BIN)/python -m pytest -s tests/fault/test_stop_table.py
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

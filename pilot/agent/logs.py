@@ -6,19 +6,26 @@ import logging
 import sys
 from pathlib import Path
 
-from pilot.values.events import JsonFormatter, Redactor, TextFormatter
+from pilot.values.events import JsonFormatter, Redactor, TextFormatter, events
 from pilot.values.settings import Settings
+
+log = events(__name__)
 
 
 def copy_to(file: Path, redactor: Redactor) -> None:
     """Write the events into ``file`` too, behind what an earlier life has left there."""
-    handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
+    try:
+        handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
+    except OSError as error:
+        log.warning("the log has no copy", file=file, why=error.strerror)
+        return
     handler.setFormatter(TextFormatter(redactor))
     logging.getLogger("pilot").addHandler(handler)
 
 
 def configure(settings: Settings, redactor: Redactor) -> None:
     """Send the pilot's events to stdout, in the format and from the level that the settings name."""
+    logging.raiseExceptions = False  # a disk that is full takes no log; a traceback for each line of it helps nobody
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter((JsonFormatter if settings.log_format == "json" else TextFormatter)(redactor))
     logger = logging.getLogger("pilot")

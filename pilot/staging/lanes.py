@@ -35,6 +35,7 @@ __all__ = ["LaneSettings", "Lanes"]
 # that will be the same (missing, denied, ...) is final.
 _TRIES = 3
 _MISMATCH_TRIES = 2
+_DIED_TRIES = 2
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
 
@@ -47,7 +48,7 @@ _GUESS_S = 0.5
 
 
 class _LaneDied(Unreachable):
-    """The process ended in the middle of a file: a second one would meet the same, so it is told at once."""
+    """The process ended in the middle of a file: if a second one does too, a third would."""
 
 
 class Lanes:
@@ -264,7 +265,9 @@ def _allowed(error: StageError) -> int:
     """How many tries a failure of this kind is worth."""
     if isinstance(error, Mismatch) and error.direction == "in":
         return _MISMATCH_TRIES
-    return _TRIES if error.retryable and not isinstance(error, _LaneDied) else 1
+    if isinstance(error, _LaneDied):
+        return _DIED_TRIES
+    return _TRIES if error.retryable else 1
 
 
 def _worth_waiting(error: StageError, patience: Deadline) -> bool:

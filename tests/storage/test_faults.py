@@ -181,6 +181,18 @@ def test_a_killed_lane_costs_one_transfer_only(faults, download, lanes, stop):
     assert lanes.move(download(faults.url("fine/x"), BODY), Deadline.after(60), stop).size == len(BODY)
 
 
+def test_a_lane_that_is_killed_once_costs_no_transfer(faults, download, lanes, stop):
+    kills = []
+
+    def once(_moved):
+        if not kills:
+            kills.append(lanes.pid)
+            os.kill(lanes.pid, signal.SIGKILL)
+
+    assert lanes.move(download(faults.url("fine/x"), BODY), Deadline.after(60), stop, once).size == len(BODY)
+    assert kills
+
+
 def test_an_idle_lane_leaves_and_the_next_transfer_has_a_new_one(faults, download, open_lanes, stop):
     lanes = open_lanes(keep_s=0.2)
     lanes.warm(["http"])
