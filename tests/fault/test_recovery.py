@@ -275,4 +275,3 @@ def test_a_payload_that_alone_is_killed_for_its_memory_is_told_as_such(serve, li
     assert pilot.wait() == 0
     status = the_one_final(serve, job, "failed", 1212)
     assert "killed the payload for its memory" in status["pilot_error_diag"]
-
