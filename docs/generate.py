@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from pilot.panda.fields import CALLS, Field
+from pilot.payload.environment import TOLD
 from pilot.runner.journal import RECORDS
 from pilot.values.settings import Settings, environment_names
 
@@ -78,7 +79,22 @@ def journal_page() -> str:
     return JOURNAL_HEAD + "".join(f"| `{kind}` | {when} | {what} |\n" for kind, (when, what) in RECORDS.items())
 
 
-PAGES = {"settings.md": settings_page, "calls.md": calls_page, "journal.md": journal_page}
+PAYLOAD_HEAD = """# What a payload is told
+
+The variables that the pilot sets in a payload's environment, beside those of the queue data and the job, and PATH,
+LANG, LC_ALL and TZ of its own environment. Nothing else gets in. This page is made by `docs/generate.py`.
+
+| variable | what it says |
+|---|---|
+"""
+
+
+def payload_page() -> str:
+    """The table of variables."""
+    return PAYLOAD_HEAD + "".join(f"| `{name}` | {what} |\n" for name, what in TOLD.items())
+
+
+PAGES = {"payload.md": payload_page, "settings.md": settings_page, "calls.md": calls_page, "journal.md": journal_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

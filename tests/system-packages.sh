@@ -9,6 +9,7 @@ need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 need xrootd "xrootd-server xrootd-server-plugins"
 need xrdfs xrootd-client
 need strace strace
+need gcc "gcc libc6-dev" # for the fake NVML library
 if [ "$(id -u)" = 0 ]; then # the tests of the image run as root only
     need buildah buildah
     need podman podman

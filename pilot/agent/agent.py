@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pilot import __version__
+from pilot.agent.configuration import Surroundings
 from pilot.agent.equipment import equipped, same_server
+from pilot.agent.health import healthy
+from pilot.agent.node import gpu_maps, node_map
 from pilot.agent.signals import Asked
 from pilot.agent.site import find_site
 from pilot.agent.taking import drained, job_file, next_job, pushed_job
@@ -31,7 +34,7 @@ log = events(__name__)
 
 
 def run_pilot(
-    settings: Settings, work: Path, inherited: Mapping[str, str], redactor: Redactor, asked: Asked, journal: Journal
+    settings: Settings, work: Path, around: Surroundings, redactor: Redactor, asked: Asked, journal: Journal
 ) -> int:
     """Work until there is no job, no time, or a stop. The exit code: 0, or 1 if a final was not delivered.
 
@@ -39,7 +42,7 @@ def run_pilot(
     CredentialError or UsageError for what cannot be mended by waiting.
     """
     become_subreaper()
-    resources = probe(work)
+    resources = probe(work, given=around.given, visible=around.visible)
     log.info(
         "pilot starts",
         version=__version__,
@@ -48,8 +51,11 @@ def run_pilot(
         cores=resources.cores,
         memory_mib=resources.memory_bytes >> 20,
         disk_mib=resources.disk_bytes >> 20,
+        gpus=len(resources.gpus.devices) or None,
     )
-    with equipped(settings, work, inherited, redactor, asked, journal) as pod:
+    for note in filter(None, (*resources.notes, resources.gpus.note if "/dev" not in resources.gpus.note else "")):
+        log.warning(note)
+    with equipped(settings, work, around, redactor, asked, journal) as pod:
         code = _live(pod, tell(journal.past), resources)
     journal.write(Kind.LEFT, code=code)
     return code
@@ -71,11 +77,12 @@ def _live(pod: Pod, story: Story, resources: Resources) -> int:
     if site.queue.maxtime_s:
         deadline = deadline.sooner(Deadline.after(site.queue.maxtime_s))
     pod = replace(pod, site=site, deadline=deadline)
+    pod.reporter.tell_node(node_map(pod, resources), gpu_maps(pod, resources.gpus))
     file = job_file(pod)
     if file:
         return _push(pod, file)
     _hold_off(pod, story)
-    return _pull(pod)
+    return _pull(pod, [gpu.uuid for gpu in resources.gpus.devices])
 
 
 def _hold_off(pod: Pod, story: Story) -> None:
@@ -93,15 +100,15 @@ def _push(pod: Pod, file: str) -> int:
     """Exactly the job of the file."""
     pod.journal.anew()
     job = pushed_job(file, pod)
-    return 0 if job is None or _end(job, probe(pod.work), pod) else 1
+    return 0 if job is None or _end(job, pod.probe(), pod) else 1
 
 
-def _pull(pod: Pod) -> int:
-    """Job after job; 1 when a final could not be delivered."""
+def _pull(pod: Pod, gpus: Sequence[str]) -> int:
+    """Job after job, while the ``gpus`` are well; 1 when a final could not be delivered."""
     floor = Deadline.after(pod.site.queue.timefloor_s)
     taken = 0
     while not _enough(pod, taken, floor):
-        resources = probe(pod.work)
+        resources = healthy(pod, gpus)
         job = next_job(pod, resources)
         if job is None:
             why = pod.stop.reason or ("draining" if pod.drain.requested else "none came in the idle time")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pilot.payload.environment import INHERITED
+from pilot.resources.cgroup import read_limits
+from pilot.resources.given import Given
+from pilot.resources.visible import Visible
 from pilot.values.errors import UsageError
 from pilot.values.settings import Resolved, environment_names, names, resolve
 
@@ -28,9 +31,20 @@ def load(flags: Mapping[str, Any], config: str | None = None, below: Mapping[str
     return replace(resolved, settings=replace(resolved.settings, node=socket.gethostname()))
 
 
-def inherited() -> dict[str, str]:
-    """The part of the environment that a payload may see."""
-    return {name: os.environ[name] for name in INHERITED if name in os.environ}
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the environment holds beside settings: what a payload may see of it, GPUs, and limits with their origin."""
+
+    inherited: Mapping[str, str]
+    visible: Visible
+    given: Given
+
+
+def surroundings(resolved: Resolved) -> Surroundings:
+    """Look once, at the start: what a control group states as well is left to it, since it follows a resized pod."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    given = Given.of(resolved.settings, resolved.origins).unless_stated(read_limits())
+    return Surroundings(inherited, Visible.of(os.environ), given)
 
 
 def without_settings() -> dict[str, str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from pilot import __version__
+from pilot.agent.configuration import Surroundings
 from pilot.agent.scratch import ALIVE_EVERY_S, ALIVE_NAME, LOG_NAME
 from pilot.agent.signals import Asked
 from pilot.net.credentials import CredentialFiles, Credentials
@@ -38,7 +39,7 @@ _LEAVE_STOPPED_S = 0.2  # where there are none
 
 @contextmanager
 def equipped(
-    settings: Settings, work: Path, inherited: Mapping[str, str], redactor: Redactor, asked: Asked, journal: Journal
+    settings: Settings, work: Path, around: Surroundings, redactor: Redactor, asked: Asked, journal: Journal
 ) -> Iterator[Pod]:
     """A pod whose site is not known yet but for its queue's name, and which has told the journal that it lives."""
     credentials = Credentials(_credential_files(settings), redactor.learn, time.time)
@@ -66,7 +67,9 @@ def equipped(
             asked.hurry,
             asked.drain,
             Deadline.after(settings.deadline) if settings.deadline else Deadline.never(),
-            inherited,
+            around.inherited,
+            around.visible,
+            around.given,
         )
 
 

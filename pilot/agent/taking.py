@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+from pilot.agent.node import architecture
 from pilot.agent.scratch import DRAIN_NAME
 from pilot.panda.client import Question
 from pilot.panda.decode import decode_job, parse_json
@@ -78,7 +79,7 @@ def _withdraw(pod: Pod) -> Acquired | Broken | Withdrawn | None:
 
 def _question(pod: Pod, resources: Resources) -> Question:
     settings, queue = pod.settings, pod.site.queue
-    limits_mb = (resources.disk_bytes >> 20, queue.maxwdir_mib, int(settings.disk_limit))
+    limits_mb = (resources.disk_bytes >> 20, queue.maxwdir_mib)
     left = pod.deadline.timeout()
     return Question(
         site_name=queue.resource,
@@ -88,6 +89,7 @@ def _question(pod: Pod, resources: Resources) -> Question:
         memory_mb=resources.memory_bytes >> 20,
         disk_mb=min(limit for limit in limits_mb if limit) if any(limits_mb) else None,
         remaining_s=None if left is None else int(left),
+        target_architecture=None if "no_target_architecture" in queue.catchall else architecture(resources.gpus),
         resource_type=settings.resource_type or None,
         job_type=settings.job_type or None,
         scheduler_id=settings.scheduler_id or None,

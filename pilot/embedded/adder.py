@@ -135,7 +135,7 @@ class Adder:
 
     def _run(self) -> None:
         patrol_s = min(60.0, self._limits.sent_s / 4, self._limits.heartbeat_s / 4, self._limits.holding_s / 4)
-        patrol = 0.0
+        patrol = time.time() + patrol_s  # after an outage pilots have the time for a first heartbeat
         while not self._ended:
             self._wake.clear()
             now = time.time()

@@ -46,7 +46,7 @@ _CACHED = "cached"
 
 
 def _api(parts: Parts) -> api.Api:
-    job_calls = JobCalls(parts.table, parts.adder, parts.queues.testing)
+    job_calls = JobCalls(parts.table, parts.adder, parts.queues.testing, parts.nodes.any_gpus)
     event_calls = EventCalls(parts.events, job_calls.find, broken=parts.broken)
     groups = (job_calls, event_calls, parts.nodes, parts.cache, parts.credentials)
     return api.Api(parts.gate, *(group.handlers() for group in groups))

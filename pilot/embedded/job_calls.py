@@ -26,9 +26,16 @@ _FOREIGN = "no production/pilot role in VOMS FQANs or non pilot owner"
 
 
 class JobCalls:
-    """Answers out of the job table; ``testing`` tells whether a queue is in status test."""
+    """Answers out of the job table; ``testing`` tells whether a queue is in status test.
 
-    def __init__(self, table: JobTable, adder: Adder, testing: Callable[[str], bool]) -> None:
+    ``any_gpus`` tells whether some node has GPUs. As long as none is known, a job that wants one goes to whoever
+    asks, and is refused there with the figures: better than to wait for ever.
+    """
+
+    def __init__(
+        self, table: JobTable, adder: Adder, testing: Callable[[str], bool], any_gpus: Callable[[], bool]
+    ) -> None:
+        self._any_gpus = any_gpus
         self._table = table
         self._adder = adder
         self._testing = testing
@@ -76,6 +83,7 @@ class JobCalls:
             asked["resource_type"] or None,
             asked["task_id"],
             (asked["prod_user_id"] or None) if visit.caller.production else visit.caller.dn,
+            _gpus(asked["target_architecture"]) if self._any_gpus() else None,
         )
 
     def _update_job(self, asked: Mapping[str, Any], _visit: Visit) -> Envelope:
@@ -189,6 +197,14 @@ def _updated(record: Record | None, asked: Mapping[str, Any]) -> Change[jobs.Rep
 def _killed(record: Record | None, code: int | None) -> Change[bool]:
     after = jobs.kill(record, code)
     return Change(after is not None, after, Entry(time.time(), "kill", after.status) if after else None)
+
+
+def _gpus(architecture: object) -> int:
+    """How many GPUs a pilot has told of."""
+    told = json.loads(architecture) if isinstance(architecture, str) else architecture
+    models = told.get("gpus") if isinstance(told, dict) else None
+    counts = [one.get("count") for one in models if isinstance(one, dict)] if isinstance(models, list) else []
+    return sum(count for count in counts if isinstance(count, int))
 
 
 def _bad_architecture(value: object) -> str:

@@ -46,6 +46,10 @@ class Nodes:
         rows = self._database.rows("SELECT kind, told FROM machines ORDER BY kind, key")
         return {kind: [json.loads(told) for one, told in rows if one == kind] for kind in ("workers", "nodes", "gpus")}
 
+    def any_gpus(self) -> bool:
+        """Whether some node has told of a GPU."""
+        return bool(self._database.rows("SELECT 1 FROM machines WHERE kind='gpus' LIMIT 1"))
+
     def _worker(self, asked: Mapping[str, Any], _visit: Visit) -> Envelope:
         if asked["status"] not in ("started", "finished"):
             words = "Invalid worker state. The worker state has to be in ('started', 'finished')"

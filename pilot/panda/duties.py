@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pilot.panda.client import PandaClient, Question
 from pilot.panda.messages import Acquired, Broken, Message
@@ -100,6 +100,38 @@ class WorkerStatus(Duty):
         except (ServerError, CredentialError) as error:
             self.again(error)
             self.done = self.tries >= 3
+
+
+class NodeReport(Duty):
+    """Tell what the node has, and what GPUs: when nothing else is to be done, one call at a time, 3 tries each."""
+
+    policy = Backoff(5, 60)
+    rank = 6
+
+    def __init__(
+        self, clock: Clock, rng: random.Random, node: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """``node`` is the body of update_worker_node, ``gpus`` those of update_worker_node_gpu."""
+        super().__init__(clock, rng)
+        self._untold = [
+            (PandaClient.update_worker_node, node),
+            *((PandaClient.update_worker_node_gpu, one) for one in gpus),
+        ]
+
+    def attempt(self, client: PandaClient, tell: Tell) -> None:  # noqa: ARG002 - main does not wait for this
+        """The next call. What the server refuses, it refuses again."""
+        call, body = self._untold[0]
+        try:
+            call(client, body)
+        except ServerRefused as error:
+            log.warning("the server takes no report of the node", why=str(error))
+        except (ServerError, CredentialError) as error:
+            self.again(error)
+            if self.tries < 3:
+                return
+        del self._untold[0]
+        self.tries = 0
+        self.done = not self._untold
 
 
 class Ask(Duty):

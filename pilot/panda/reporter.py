@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pilot.panda.client import PandaClient, Question
-from pilot.panda.duties import Acquire, Ask, Duty, WorkerStatus
+from pilot.panda.duties import Acquire, Ask, Duty, NodeReport, WorkerStatus
 from pilot.panda.grants import GrantClient
 from pilot.panda.mailbox import Mailbox
 from pilot.panda.messages import Broken, Documents, Granted, Known, Message, Withdrawn
@@ -63,6 +63,10 @@ class Reporter:
     def tell_worker(self, harvester_id: str, worker_id: int, node: str, status: str) -> None:
         """Tell Harvester's record of this worker that it ``started`` or ``finished``."""
         self._add(WorkerStatus(self._clock, self._rng, harvester_id, worker_id, node, status))
+
+    def tell_node(self, node: Mapping[str, Any], gpus: Sequence[Mapping[str, Any]]) -> None:
+        """Tell what the node has: nothing depends on it, so it is tried a few times."""
+        self._add(NodeReport(self._clock, self._rng, node, gpus))
 
     def fetch(self, queue_url: str, storages_url: str) -> None:
         """Fetch queue and storage data, "" for one that is at hand; `Documents` or `Broken` comes to the mailbox."""

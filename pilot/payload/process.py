@@ -114,6 +114,14 @@ class PayloadProcess:
             if ready or deadline.expired():
                 return self._pidfd in ready
 
+    def living(self) -> list[int]:
+        """The pids of its processes now."""
+        return [process.pid for process in self._tree.find().living]
+
+    def buried_s(self) -> float:
+        """CPU seconds of its orphans that have ended."""
+        return self._tree.usage.cpu_s
+
     def stop(
         self,
         soft: Deadline,

@@ -75,7 +75,9 @@ _PROOF_KINDS: dict[str, type[str | int]] = {
 
 def proof_before(mark: str) -> Proof:
     """What will prove a payload that is not started yet, should nobody live to write down more."""
-    return Proof(mark, boot_id=boot_id(), pid_namespace=pid_namespace())
+    group = Subgroup.planned(mark)
+    path = str(group.path) if group is not None else ""
+    return Proof(mark, boot_id=boot_id(), pid_namespace=pid_namespace(), cgroup=path)
 
 
 def proof_of(pid: int, mark: str, group: Subgroup | None) -> Proof:

@@ -27,17 +27,21 @@ class Subgroup:
         self.path = path
 
     @classmethod
+    def planned(cls, mark: str, sysroot: Path = Path("/")) -> Subgroup | None:
+        """The group that `make` would make; None where we have none ourselves."""
+        own = _own_folder(sysroot) if mark else None
+        return cls(own / (_PREFIX + mark)) if own is not None else None
+
+    @classmethod
     def make(cls, mark: str, sysroot: Path = Path("/")) -> Subgroup | None:
         """A new group below our own; None without a mark, or where it cannot be made."""
-        own = _own_folder(sysroot) if mark else None
-        if own is None:
-            return None
-        path = own / (_PREFIX + mark)
+        group = cls.planned(mark, sysroot)
         try:
-            path.mkdir()
+            if group is not None:
+                group.path.mkdir()
         except OSError:
             return None
-        return cls(path)
+        return group
 
     @classmethod
     def found(cls, path: str, mark: str) -> Subgroup | None:

@@ -1,98 +1,125 @@
-"""Limits of CPU and memory as the kernel's control groups state them, version 1 and 2.
+"""Limits of CPU, memory and processes as the kernel's control groups state them, version 1 and 2.
 
-container-lab.md section 2: in a pod the path in /proc/self/cgroup may not exist below the mount (v1 shows
-the host's path, the files are at the mount's root), so the path and each of its parents up to the root are
-looked at, and the smallest limit wins.
+The group's own and those of each ancestor that is seen: the smallest wins. Nothing is kept from one look to the
+next: a pod can be resized in place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-_UNLIMITED = 1 << 60  # v1 says 9223372036854771712 for "no limit"
+from pilot.resources.groups import Groups, number, read_number, read_text
+
+_UNLIMITED = 1 << 60  # v1 says 9223372036854771712 for "no limit", less where pages are larger
+_MOST_CPUS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class CgroupLimits:
-    """``quota`` in cores, ``memory_bytes`` in bytes, None without a limit; each with the file that says so."""
+    """Each None without a limit; the ``_from`` beside it is the file that says so.
+
+    ``quota`` is in cores, as a fraction; ``memory_bytes`` in bytes; ``pids`` counts processes and threads;
+    ``cpuset`` holds the numbers of processors.
+    """
 
     version: int
     quota: float | None = None
     quota_from: str = ""
     memory_bytes: int | None = None
     memory_from: str = ""
+    pids: int | None = None
+    pids_from: str = ""
+    cpuset: frozenset[int] | None = None
+    cpuset_from: str = ""
 
 
 def read_limits(sysroot: Path = Path("/")) -> CgroupLimits:
     """The limits of this process. ``sysroot`` is where proc and sys are looked for."""
-    mount = sysroot / "sys/fs/cgroup"
-    groups = _own_groups(sysroot / "proc/self/cgroup")
-    unified = (mount / "cgroup.controllers").exists()
-    cpu, memory = (mount, mount) if unified else (_v1_mount(mount, "cpu"), mount / "memory")
-    quotas = [
-        (cores, str(file))
-        for folder in _folders(cpu, groups.get("" if unified else "cpu", "/"))
-        for cores, file in [_quota(folder)]
-        if cores is not None
-    ]
-    limits = [
-        (size, str(file))
-        for folder in _folders(memory, groups.get("" if unified else "memory", "/"))
-        for file in [folder / ("memory.max" if unified else "memory.limit_in_bytes")]
-        for size in [_number(file)]
-        if size is not None and size < _UNLIMITED
-    ]
-    version = 2 if unified else 1 if memory.is_dir() or cpu.is_dir() else 0
-    quota, quota_from = min(quotas, default=(None, ""))
-    memory_bytes, memory_from = min(limits, default=(None, ""))
-    return CgroupLimits(version, quota, quota_from, memory_bytes, memory_from)
+    groups = Groups.find(sysroot)
+    quota, quota_from = _least(_quotas(groups.folders("cpu")))
+    memory, memory_from = _least(_memory_limits(groups.folders("memory")))
+    pids, pids_from = _least(
+        (read_number(folder / "pids.max"), folder / "pids.max") for folder in groups.folders("pids")
+    )
+    cpuset, cpuset_from = _cpuset(groups.folders("cpuset"))
+    return CgroupLimits(
+        groups.version,
+        quota,
+        quota_from,
+        None if memory is None else int(memory),
+        memory_from,
+        None if pids is None else int(pids),
+        pids_from,
+        cpuset,
+        cpuset_from,
+    )
 
 
-def _own_groups(file: Path) -> dict[str, str]:
-    """Controller to path, from /proc/self/cgroup; version 2 has the controller ''."""
-    try:
-        lines = file.read_text().splitlines()
-    except OSError:
-        return {}
-    parts = [line.split(":", 2) for line in lines if line.count(":") >= 2]
-    return {name: path for _, names, path in parts for name in names.split(",")}
+def read_cpu_seconds(sysroot: Path = Path("/")) -> float | None:
+    """CPU time that our group has used, in seconds; None where it is not counted."""
+    groups = Groups.find(sysroot)
+    for folder in groups.folders("cpuacct"):
+        nanoseconds = read_number(folder / "cpuacct.usage")
+        if nanoseconds is not None:
+            return nanoseconds / 1e9
+        words = read_text(folder / "cpu.stat").split()
+        if "usage_usec" in words[:-1]:
+            microseconds = number(words[words.index("usage_usec") + 1])
+            return None if microseconds is None else microseconds / 1e6
+    return None
 
 
-def _v1_mount(mount: Path, controller: str) -> Path:
-    candidates = [mount / controller, mount / f"{controller},cpuacct"]
-    return next((one for one in candidates if one.is_dir()), candidates[0])
+def parse_cpus(text: str) -> frozenset[int]:
+    """The processors of a list such as ``0-3,8``; what is no such list is passed over."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        low, high = number(first), number(last if dash else first)
+        if low is not None and high is not None and 0 <= low <= high < _MOST_CPUS:
+            found.update(range(low, high + 1))
+    return frozenset(found)
 
 
-def _folders(mount: Path, path: str) -> list[Path]:
-    """The group's folder and its parents, up to the mount; only the mount where the path is not below it."""
-    own = PurePosixPath(path.lstrip("/"))
-    if ".." in own.parts:
-        return [mount]
-    return [mount / one for one in (own, *own.parents)]
+def _least(found: Iterable[tuple[float | None, Path]]) -> tuple[float | None, str]:
+    """The smallest limit, the innermost of equal ones, and its file."""
+    limits = [(value, str(file)) for value, file in found if value is not None and 0 < value < _UNLIMITED]
+    return min(limits, key=lambda limit: limit[0], default=(None, ""))
 
 
-def _quota(folder: Path) -> tuple[float | None, Path]:
-    """Cores that the CFS quota allows, as a fraction."""
-    file = folder / "cpu.max"
-    words = _text(file).split()
-    if not words:
-        file = folder / "cpu.cfs_quota_us"
-        words = [_text(file), _text(folder / "cpu.cfs_period_us")]
-    try:
-        quota, period = float(words[0]), float(words[1])
-    except (IndexError, ValueError):  # "max", or no such file
-        return None, file
-    return (quota / period if quota > 0 and period > 0 else None), file
+def _quotas(folders: list[Path]) -> Iterable[tuple[float | None, Path]]:
+    """CFS quotas in cores."""
+    for folder in folders:
+        words = read_text(folder / "cpu.max").split()
+        if len(words) == 2:
+            yield _cores(words[0], words[1]), folder / "cpu.max"
+        quota = read_text(folder / "cpu.cfs_quota_us")
+        if quota:
+            yield _cores(quota, read_text(folder / "cpu.cfs_period_us")), folder / "cpu.cfs_quota_us"
 
 
-def _number(file: Path) -> int | None:
-    text = _text(file)
-    return int(text) if text.isdigit() else None
+def _cores(quota_us: str, period_us: str) -> float | None:
+    quota, period = number(quota_us), number(period_us)
+    return quota / period if quota and period and quota > 0 and period > 0 else None
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text().strip()
-    except OSError:
-        return ""
+def _memory_limits(folders: list[Path]) -> Iterable[tuple[float | None, Path]]:
+    """Version 1 also tells the least limit of all ancestors, those too that we do not see."""
+    for folder in folders:
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            yield read_number(folder / name), folder / name
+    for folder in folders:
+        words = read_text(folder / "memory.stat").split()
+        if "hierarchical_memory_limit" in words[:-1]:
+            yield number(words[words.index("hierarchical_memory_limit") + 1]), folder / "memory.stat"
+
+
+def _cpuset(folders: list[Path]) -> tuple[frozenset[int] | None, str]:
+    """The innermost cpuset that says something; an ancestor's never holds less."""
+    for folder in folders:
+        for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):
+            cpus = parse_cpus(read_text(folder / name))
+            if cpus:
+                return cpus, str(folder / name)
+    return None, ""

@@ -77,6 +77,11 @@ class JobArea:
         return self.root / "payload.stderr"
 
     @property
+    def usage(self) -> Path:
+        """The samples of what the payload used, one JSON object a line."""
+        return self.root / "usage.jsonl"
+
+    @property
     def report(self) -> Path:
         """The job report, as JSON."""
         return self.root / "job_report.json"

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from pilot.payload.process import tail
-from pilot.resources.probe import Resources
 from pilot.runner import telling
 from pilot.runner.area import JobArea
 from pilot.runner.journal import Kind
@@ -24,10 +23,10 @@ from pilot.staging.plan import Plan, local_url, log_destination
 from pilot.staging.transfer import Moved, Transfer
 from pilot.values.deadline import Deadline
 from pilot.values.errors import (
+    GivenAway,
     InputsTooLarge,
     JobError,
     OutputMissing,
-    ResourceError,
     Stopped,
     TransferFailed,
 )
@@ -47,13 +46,11 @@ SECRETS_NAME = "panda_secrets.json"
 Destination = tuple[Url, Endpoint | None]
 
 
-def afford(job: Job, _resources: Resources, pod: Pod) -> None:
-    """Refuse what the pod or the queue cannot give, before a byte is moved."""
+def check_inputs(job: Job, pod: Pod) -> None:
+    """Refuse more input than the queue allows, before a byte is moved."""
     limit_mib, total = pod.site.queue.maxinputsize_mib, sum(file.size or 0 for file in job.inputs)
     if limit_mib and total > limit_mib << 20:
         raise InputsTooLarge(f"the inputs have {total >> 20} MiB, and the queue allows {limit_mib}")
-    if job.gpus:
-        raise ResourceError(f"the job asks for {job.gpus} GPUs, and this pilot hands out none")
 
 
 def stage_in(job: Job, plan: Plan, pod: Pod, area: JobArea, stop: Stop) -> None:
@@ -104,7 +101,7 @@ def _outputs_until(pod: Pod, stop: Stop) -> Deadline:
 def _log_cleared_until(pod: Pod) -> Deadline:
     """By when half a log must be removed after a stop: the final needs the rest of its own share."""
     save, report = pod.share("save", _LOG_S), pod.share("report", _LOG_S)
-    return Deadline((save.at + report.at) / 2)
+    return Deadline((save.at + report.at) / 2, save.clock)
 
 
 def store_log(job: Job, outcome: Outcome, destination: Destination | None, pod: Pod, area: JobArea) -> Outcome:
@@ -113,7 +110,7 @@ def store_log(job: Job, outcome: Outcome, destination: Destination | None, pod: 
     A finished job without its log would be failed by the server, so it fails here, with the true reason.
     """
     outcome = replace(outcome, log_tail=tail(area.pilot_log, 1000))
-    if job.log is None or any(file.lfn == job.log.lfn for file in outcome.stored):
+    if job.log is None or isinstance(outcome.cause, GivenAway):  # whose name may be another attempt's log by now
         return outcome
     try:
         destination = destination or log_destination(job, pod.site, job.log)

@@ -65,11 +65,14 @@ RECORDS: Mapping[Kind, tuple[str, str]] = {
         "job, attempt, identity (the fields of each update), area, outputs, log, inputs, cores",
     ),
     Kind.PLANNED: ("the plan is made, before a byte is moved", "destinations by name"),
-    Kind.STARTING: ("before the payload's process is made", "proof: mark, boot, pid namespace"),
+    Kind.STARTING: (
+        "before the payload's process is made",
+        "proof: mark, boot, pid namespace, cgroup that is to be made",
+    ),
     Kind.STARTED: ("the payload runs", "proof: pid, start time, boot, pid namespace, cgroup, mark"),
     Kind.USAGE: (
-        "the payload's memory has grown by a twentieth of the limit, and after it ended",
-        "memory_bytes, limit_bytes, oom_kills",
+        "memory has grown by a twentieth of the limit; after 5, 15, 35 ... minutes; at the payload's end",
+        "memory_bytes, limit_bytes (0: none), oom_kills of the pod; usage: what all samples sum up to",
     ),
     Kind.STOP: ("a stop was asked for", "reason"),
     Kind.EXITED: ("the payload's exit status was collected", "exit_code, cpu_s, max_rss_kib, seconds, stopped (by us)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pilot.panda.messages import Broken, Known
 from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
-from pilot.values.errors import LeaseUnknown, ServerRefused
+from pilot.values.errors import GivenAway, LeaseUnknown, ServerRefused
 from pilot.values.events import events
 from pilot.values.job import Job
 from pilot.values.stop import Reason, Stop, Waitable
@@ -36,7 +36,7 @@ def still_ours(job_id: int, attempt: int | None, pod: Pod, limit: Deadline, *wak
 
 
 def confirm(job: Job, pod: Pod, stop: Stop) -> None:
-    """Before outputs go out after a long silence: is somebody else at it? Raises Stopped, or LeaseUnknown."""
+    """Before outputs go out after a long silence: is the job still ours? Raises Stopped, GivenAway, LeaseUnknown."""
     silent_s = pod.reporter.silent_s
     if silent_s < pod.settings.lease:
         return
@@ -48,4 +48,4 @@ def confirm(job: Job, pod: Pod, stop: Stop) -> None:
         raise LeaseUnknown(f"silent for {silent_s:.0f} s, the server could not be asked whether the job is still ours")
     if not ours:
         stop.request(Reason.TOBEKILLED)
-        stop.check()
+        raise GivenAway(str(stop.error()), stop.error().code)

@@ -16,7 +16,7 @@ from pilot.values.job import InputFile, Job, OutputFile
 from pilot.values.names import Checksum, Endpoint, Guid, Lfn, Url
 from pilot.values.outcome import PayloadEnd, StoredFile
 from pilot.values.stop import Reason
-from pilot.values.usage import Memory
+from pilot.values.usage import GpuUsage, Memory, Usage
 
 Destinations = Mapping[Lfn, tuple[Url, Endpoint | None]]
 
@@ -37,6 +37,7 @@ class Past:
     payload_s: float = 0.0
     stored: tuple[StoredFile, ...] = ()
     memory: Memory | None = None
+    usage: Usage | None = None
     stop: Reason | None = None
     final: Mapping[str, Any] | None = None
 
@@ -132,6 +133,18 @@ def stored_json(file: StoredFile) -> dict[str, Any]:
     }
 
 
+def _memory_from(record: Record) -> Memory | None:
+    """None where there was no limit."""
+    if not record["limit_bytes"]:
+        return None
+    return Memory(record["memory_bytes"], record["limit_bytes"], record["oom_kills"])
+
+
+def usage_from(value: Mapping[str, Any]) -> Usage:
+    """The last state of the usage, read back."""
+    return Usage(**{**value, "gpus": tuple(GpuUsage(**one) for one in value["gpus"])})
+
+
 def _end_from(record: Record) -> PayloadEnd:
     return PayloadEnd(record["exit_code"], record["cpu_s"], record["max_rss_kib"], stopped=record["stopped"])
 
@@ -166,7 +179,7 @@ _JOB: Mapping[str, Callable[[Record], dict[str, Any]]] = {
     Kind.PLANNED: lambda record: {"destinations": destinations_from(record["destinations"])},
     Kind.STARTING: lambda record: {"proof": Proof.from_json(record["proof"])},
     Kind.STARTED: lambda record: {"proof": Proof.from_json(record["proof"])},
-    Kind.USAGE: lambda record: {"memory": Memory(record["memory_bytes"], record["limit_bytes"], record["oom_kills"])},
+    Kind.USAGE: lambda record: {"memory": _memory_from(record), "usage": usage_from(record["usage"])},
     Kind.STOP: lambda record: {"stop": Reason(record["reason"])},
     Kind.EXITED: lambda record: {"payload": _end_from(record), "payload_s": record["seconds"]},
     Kind.FINAL: lambda record: {"final": record["fields"]},

@@ -10,6 +10,9 @@ from pathlib import Path
 from pilot.net.credentials import Credentials
 from pilot.panda.messages import Message
 from pilot.panda.reporter import Reporter
+from pilot.resources.given import NOTHING, Given
+from pilot.resources.probe import Resources, probe
+from pilot.resources.visible import Visible
 from pilot.runner.area import JobArea
 from pilot.runner.journal import Journal
 from pilot.runner.watchdog import Watchdog
@@ -22,6 +25,7 @@ from pilot.values.site import Site
 from pilot.values.stop import Drain, Part, Stop, Waitable, share
 
 _CLEAR_S = 3600.0
+_NO_VARIABLES = Visible()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,16 @@ class Pod:
     drain: Drain
     deadline: Deadline
     inherited: Mapping[str, str]
+    visible: Visible = _NO_VARIABLES
+    given: Given = NOTHING
+
+    def probe(self) -> Resources:
+        """What the pod has now: it can be resized in place, and a GPU can fall off."""
+        return probe(self.work, given=self.given, visible=self.visible)
 
     def share(self, part: Part, otherwise_s: float) -> Deadline:
         """Until when this part of a stop may last: its share of the grace period, or so long from now."""
-        return share(part, self.settings.grace, self.stop, self.hurry) or Deadline.after(otherwise_s)
+        return share(part, self.settings.grace, self.stop, self.hurry) or Deadline.after(otherwise_s, self.clock)
 
     def clear(self, area: JobArea) -> None:
         """Delete a job's directory, as far as a stop leaves time for it."""

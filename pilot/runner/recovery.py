@@ -106,7 +106,7 @@ def _finish(past: Past, job: Job, area: JobArea, resources: Resources, pod: Pod,
     """Outputs, where there is a good end to report; then log and final."""
     watch = Stopwatch(pod.clock, {Phase.PAYLOAD: past.payload_s} if past.payload else {})
     before = tuple(file for file in past.stored if job.log is None or file.lfn != job.log.lfn)
-    reached = Reached(payload=past.payload, stored=before, destinations=past.destinations)
+    reached = Reached(payload=past.payload, stored=before, destinations=past.destinations, usage=past.usage)
     try:
         _judge(past, area, stop)
         with watch.phase(Phase.STAGE_OUT):

@@ -24,7 +24,8 @@ _SLACK_S = 1.0  # the reporter's own deadline comes first
 def deliver(job: Job, outcome: Outcome, resources: Resources, pod: Pod) -> bool:
     """Report the outcome; whether the server has it."""
     log.info("reporting", state=outcome.state, code=outcome.cause.code if outcome.cause else 0)
-    return conclude(job.id, telling.final(job, outcome, resources.cpu), pod)
+    names = [gpu.name for gpu in resources.gpus.devices] if job.gpus else []
+    return conclude(job.id, telling.final(job, outcome, resources.cpu, names), pod)
 
 
 def conclude(job_id: int, fields: Mapping[str, Any], pod: Pod) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -20,12 +21,12 @@ from pilot.resources.probe import Resources
 from pilot.runner import past, telling
 from pilot.runner.area import JobArea
 from pilot.runner.execution import execute, judge
-from pilot.runner.files import afford, stage_in, stage_out, store_log
+from pilot.runner.files import check_inputs, stage_in, stage_out, store_log
 from pilot.runner.inspection import Inspector
 from pilot.runner.joblog import job_log
 from pilot.runner.journal import Kind
 from pilot.runner.lease import confirm
-from pilot.runner.lending import lend
+from pilot.runner.lending import Lent, lend
 from pilot.runner.past import Destinations
 from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.refusal import refuse
@@ -37,6 +38,7 @@ from pilot.values.job import Job
 from pilot.values.outcome import Outcome, PayloadEnd, Phase, State, StoredFile
 from pilot.values.site import overwritten
 from pilot.values.stop import Stop
+from pilot.values.usage import Usage
 
 log = events(__name__)
 
@@ -69,7 +71,14 @@ def end_job(
 ) -> bool:
     """The log and the one final of a job, however far its steps came; whether the server has it."""
     outcome = Outcome(
-        reached.cause, reached.payload, reached.stored, began, pod.clock.now(), watch.seconds, area.stderr_line()
+        reached.cause,
+        reached.payload,
+        reached.stored,
+        began,
+        pod.clock.now(),
+        watch.seconds,
+        area.stderr_line(),
+        usage=reached.usage,
     )
     destination = reached.destinations.get(job.log.lfn) if job.log is not None else None
     outcome = store_log(job, outcome, destination, pod, area)
@@ -102,6 +111,7 @@ class Reached:
     payload: PayloadEnd | None = None
     stored: tuple[StoredFile, ...] = ()
     destinations: Destinations = field(default_factory=lambda: MappingProxyType({}))
+    usage: Usage | None = None
 
 
 def _steps(
@@ -111,8 +121,8 @@ def _steps(
     reached = Reached()
     try:
         pod = _seen_by(job, pod)
-        afford(job, resources, pod)
-        credentials = lend(pod, area, stop)
+        check_inputs(job, pod)
+        lent = lend(job, resources, pod, area, stop)
         plan = make_plan(job, pod.site, area.work, Trust(pod.settings.input_roots, pod.settings.transform_urls))
         reached = replace(reached, destinations=plan.destinations)
         pod.journal.must(Kind.PLANNED, destinations=past.destinations_json(plan.destinations))
@@ -122,7 +132,8 @@ def _steps(
             stage_in(job, plan, pod, area, stop)
         with watch.phase(Phase.PAYLOAD):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.PAYLOAD, began))
-            reached = replace(reached, payload=execute(job, credentials, pod, area, stop))
+            tell = partial(_tell, job, lent, resources, pod, began)
+            reached = replace(reached, payload=execute(job, lent, tell, pod, area, stop))
         judge(reached.payload, area, stop)
         with watch.phase(Phase.STAGE_OUT):
             pod.reporter.note(telling.phase(State.RUNNING, Phase.STAGE_OUT, began))
@@ -133,6 +144,12 @@ def _steps(
             pod.journal.write(Kind.STOP, reason=stop.reason)
         reached = replace(reached, cause=cause_of(error))
     return reached
+
+
+def _tell(job: Job, lent: Lent, resources: Resources, pod: Pod, began: datetime, usage: Usage) -> None:
+    """What the payload uses, for the next heartbeat."""
+    update = telling.phase(State.RUNNING, Phase.PAYLOAD, began)
+    pod.reporter.note({**update, **telling.used(usage, job.cores, resources.cpu, [gpu.name for gpu in lent.gpus])})
 
 
 def cause_of(error: Exception) -> JobError:

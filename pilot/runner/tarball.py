@@ -1,4 +1,4 @@
-"""The log tarball: pilot log, payload stdout and stderr, job report, and what is saved of a stopped payload."""
+"""The log tarball: pilot log, payload stdout and stderr, job report, usage, and what is saved of a stopped payload."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pack(area: JobArea, target: Path, folder: str, saved: Sequence[Path] = (), m
     """
     level = 1 if saved or most_bytes < MOST_BYTES else 6
     with tarfile.open(target, "w:gz", compresslevel=level) as tar:
-        for file in (area.pilot_log, area.stdout, area.stderr, area.report):
+        for file in (area.pilot_log, area.stdout, area.stderr, area.report, area.usage):
             if file.is_file():
                 _add(tar, file, f"{folder}/{file.name}", most_bytes)
         for file in saved:

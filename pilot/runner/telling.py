@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from pilot.resources.cpu import Cpu
+from pilot.runner.observing import metrics
 from pilot.values.errors import JobError, PayloadError
 from pilot.values.job import Job
 from pilot.values.outcome import Outcome, Phase, State, StoredFile
 from pilot.values.settings import Settings
 from pilot.values.site import Queue
+from pilot.values.usage import Usage
+
+_MEMORY = ("vmem", "rss", "pss", "swap")
 
 
 def identity(job_id: int, attempt: int | None, settings: Settings, queue: Queue, version: str) -> dict[str, Any]:
@@ -35,7 +40,57 @@ def phase(state: State, sub_status: Phase, began: datetime) -> dict[str, Any]:
     return {"job_status": state.value, "job_sub_status": sub_status.value, "start_time": _stamp(began)}
 
 
-def final(job: Job, outcome: Outcome, cpu: Cpu) -> dict[str, Any]:
+def used(usage: Usage, cores: int, cpu: Cpu, gpu_names: Sequence[str] = ()) -> dict[str, Any]:
+    """What a payload has used so far, in the server's units: seconds, KiB, bytes, bytes per second (5.1)."""
+    seconds = max(usage.seconds, 1e-3)
+    return {
+        "cpu_consumption_time": round(usage.cpu_s),
+        "cpu_consumption_unit": cpu.unit,
+        "mean_core_count": round(usage.cpu_s / seconds),
+        **{f"max_{name}": getattr(usage, f"max_{name}") >> 10 for name in _MEMORY},
+        **{f"avg_{name}": round(getattr(usage, f"avg_{name}") / 1024) for name in _MEMORY},
+        "tot_rbytes": usage.read_bytes,
+        "tot_wbytes": usage.written_bytes,
+        "rate_rbytes": round(usage.read_bytes / seconds),
+        "rate_wbytes": round(usage.written_bytes / seconds),
+        "job_metrics": job_metrics({"actualCoreCount": cores, **metrics(usage, gpu_names)}),
+    }
+
+
+def job_metrics(entries: Mapping[str, object], most: int = 500) -> str:
+    """``name=value`` entries with blanks between, cut at the last whole one below the server's limit (5.6).
+
+    >>> job_metrics({"a": 1, "b": 22}, most=6)
+    'a=1'
+    """
+    text = ""
+    for name, value in entries.items():
+        entry = f"{text} {name}={value}" if text else f"{name}={value}"
+        if len(entry) >= most:
+            break
+        text = entry
+    return text
+
+
+def _used_at_last(outcome: Outcome, job: Job, cpu: Cpu, gpu_names: Sequence[str]) -> dict[str, Any]:
+    """The samples, and what the kernel's own account of the ended process says more; nothing without a payload."""
+    payload = outcome.payload
+    if payload is None:
+        sampled = outcome.usage is not None and outcome.usage.samples > 0
+        return used(outcome.usage or Usage(), job.cores, cpu, gpu_names) if sampled else {}
+    usage = payload.usage or outcome.usage or Usage()
+    seconds = outcome.seconds.get(Phase.PAYLOAD, 0.0)
+    whole = replace(
+        usage,
+        seconds=max(usage.seconds, seconds),
+        cpu_s=max(usage.cpu_s, payload.cpu_s),
+        max_rss=max(usage.max_rss, payload.max_rss_kib << 10),
+    )
+    fields = used(whole, job.cores, cpu, gpu_names)
+    return {**fields, "mean_core_count": fields["mean_core_count"] if seconds > 0 else None}
+
+
+def final(job: Job, outcome: Outcome, cpu: Cpu, gpu_names: Sequence[str] = ()) -> dict[str, Any]:
     """The final update. Of a failed job only the log is listed (5.5)."""
     stored = outcome.stored
     if outcome.cause is not None:
@@ -51,23 +106,14 @@ def final(job: Job, outcome: Outcome, cpu: Cpu) -> dict[str, Any]:
         "pilot_error_diag": str(outcome.cause) if outcome.cause else None,
         "exe_error_code": payload.exit_code if payload and isinstance(outcome.cause, PayloadError) else None,
         "exe_error_diag": outcome.stderr_line or None,
-        "cpu_consumption_time": round(payload.cpu_s) if payload else None,
-        "cpu_consumption_unit": cpu.unit if payload else None,
+        **_used_at_last(outcome, job, cpu, gpu_names),
         "cpu_architecture_level": cpu.level or None,
-        "mean_core_count": _mean_cores(outcome),
-        "max_rss": payload.max_rss_kib if payload else None,
         "core_count": job.cores,
         "n_input_files": len(job.inputs),
         "job_output_report": json.dumps({file.lfn: _listed(file) for file in stored}) if stored else None,
         "meta_data": json.dumps(report(job, outcome)),
         "pilot_log": outcome.log_tail or None,
     }
-
-
-def _mean_cores(outcome: Outcome) -> int | None:
-    """Cores that the payload kept busy on average; a whole number, as the server wants it."""
-    seconds = outcome.seconds.get(Phase.PAYLOAD, 0.0)
-    return round(outcome.payload.cpu_s / seconds) if outcome.payload and seconds > 0 else None
 
 
 def refusal(error: JobError, now: datetime) -> dict[str, Any]:

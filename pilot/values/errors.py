@@ -17,13 +17,14 @@
         ├── NoPayloadCredential the credential that payloads get here is not there
         ├── NoWorkDirectory     no directory could be made for it
         ├── JournalBroken       what is done could not be recorded
+        ├── GpuLost             a GPU of the job is no more
         ├── LeaseUnknown        nobody can tell whether the job is still ours
         ├── PilotKilled         the pilot died with it, and told nobody (OutOfMemory: of that)
         ├── InternalError       a fault of the pilot itself
         ├── StageError          a file could not be moved (FileMissing, Mismatch, Stalled,
         │                       NoSpace, Denied, Exists, Unreachable, TransferFailed)
         ├── PayloadError        the payload failed (PayloadFailed, PayloadNotStarted, OutputMissing)
-        └── Stopped             somebody asked for a stop
+        └── Stopped             somebody asked for a stop (GivenAway: the attempt is not ours any more)
 
 A step raises; an error is caught where a decision is taken, and nowhere else. The codes are those of
 panda-protocol.md section 16: a site's retry rules hang on them, so changing one is a breaking change.
@@ -151,6 +152,13 @@ class OutOfMemory(PilotKilled):
 
     _code = 1212
     blame = Blame.USER
+
+
+class GpuLost(JobError):
+    """A GPU fell off while the payload used it."""
+
+    _code = 1305
+    blame = Blame.SITE
 
 
 class LeaseUnknown(JobError):
@@ -342,3 +350,7 @@ class Stopped(JobError):
     def code(self) -> int:
         """The code that belongs to the reason of the stop."""
         return self._stop_code
+
+
+class GivenAway(Stopped):
+    """The server has ended this attempt, or given it to another pilot: nothing of it may be stored any more."""

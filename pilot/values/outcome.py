@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from pilot.values.errors import JobError
 from pilot.values.names import Checksum, Endpoint, Lfn, Url
-from pilot.values.usage import Memory
+from pilot.values.usage import Memory, Usage
 
 
 class Phase(StrEnum):
@@ -53,7 +53,7 @@ class PayloadEnd:
     pod's control group has said, where it has a limit. ``stopped``: we have ended it, so what it left is not
     finished, whatever its exit code. ``cpu_s`` also counts the orphans that the pilot waited for;
     ``leftovers`` are the processes that it left behind when it ended by itself, ``survivors`` those that
-    could not be ended.
+    could not be ended. ``usage`` is what its samples sum up to.
     """
 
     exit_code: int
@@ -63,11 +63,15 @@ class PayloadEnd:
     stopped: bool = False
     survivors: int = 0
     leftovers: int = 0
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of a job. ``cause`` is the first cause of a failure; None means that the job finished."""
+    """The end of a job. ``cause`` is the first cause of a failure; None means that the job finished.
+
+    ``usage`` is what was seen of a payload whose end nobody has seen.
+    """
 
     cause: JobError | None
     payload: PayloadEnd | None
@@ -77,6 +81,7 @@ class Outcome:
     seconds: Mapping[Phase, float] = field(default_factory=lambda: MappingProxyType({}))
     stderr_line: str = ""
     log_tail: str = ""
+    usage: Usage | None = None
 
     @property
     def state(self) -> State:

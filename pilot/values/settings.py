@@ -99,6 +99,10 @@ class Settings:
         unit="MiB",
         env=("storageLimitMiB", "storageRequestMiB", "POD_EPHEMERAL_STORAGE_LIMIT_MIB"),
     )
+    gpu_wait: float = option(
+        60.0, "wait so long for a GPU that is lost, or filled by others, before leaving with 64", unit="s"
+    )
+    gpu_used: float = option(500.0, "a GPU with more memory in use before a job is somebody else's", unit="MiB")
     # identity
     ca: str = option(
         "",

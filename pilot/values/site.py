@@ -59,6 +59,7 @@ class Queue:
 
     name: str
     resource: str
+    site: str = ""
     online: bool = True
     timefloor_s: int = 0
     maxtime_s: int = 0
@@ -104,6 +105,7 @@ def parse_queue(name: str, raw: object) -> Queue:
     return Queue(
         name=str(raw.get("nickname") or name),
         resource=str(raw.get("panda_resource") or raw.get("nickname") or name),
+        site=str(raw.get("atlas_site") or raw.get("gstat") or raw.get("panda_resource") or name),
         online=status != "offline" and state == "ACTIVE",
         timefloor_s=60 * _number(raw, "timefloor"),
         maxtime_s=_number(raw, "maxtime"),

@@ -1,14 +1,6 @@
 import pytest
 
-from tests.lab import Run, Serve, ended_runs
-
-
-@pytest.fixture
-def serve(tmp_path):
-    """An embedded server as a process, for one test."""
-    server = Serve(tmp_path / "data")
-    yield server
-    server.stop()
+from tests.lab import Run, ended_runs
 
 
 @pytest.fixture

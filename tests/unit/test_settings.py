@@ -53,7 +53,7 @@ def test_a_wrong_setting_is_one_line_with_its_name_and_origin(file, environ, fla
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["settings.md", "calls.md", "journal.md"])
+@pytest.mark.parametrize("name", ["settings.md", "calls.md", "journal.md", "payload.md"])
 def test_the_generated_pages_are_those_of_the_code(name):
     docs = Path(__file__).parents[2] / "docs"
     generated = runpy.run_path(str(docs / "generate.py"))["PAGES"][name]()

@@ -54,13 +54,13 @@ def _recover(
         log.info("no open job", work=work)
         return 0
     from pilot.agent.equipment import equipped  # noqa: PLC0415 - heavy, and a sidecar waits for long
-    from pilot.resources.probe import probe  # noqa: PLC0415
     from pilot.runner.recovery import recover  # noqa: PLC0415
 
     with journal:
         story = tell(journal.past)
         below = {**story.settings, "log_format": first.log_format, "log_level": first.log_level, "work": first.work}
-        settings = configuration.load({**flags, "work": first.work}, config, below).settings
-        with equipped(settings, work, configuration.inherited(), redactor, asked, journal) as pod:
-            ended = story.open is None or recover(story.open, probe(work), pod)
+        resolved = configuration.load({**flags, "work": first.work}, config, below)
+        around = configuration.surroundings(resolved)
+        with equipped(resolved.settings, work, around, redactor, asked, journal) as pod:
+            ended = story.open is None or recover(story.open, pod.probe(), pod)
     return 0 if ended else 1

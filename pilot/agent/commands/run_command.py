@@ -13,7 +13,7 @@ from pilot.agent.scratch import LOG_NAME, make_scratch
 from pilot.agent.signals import Asked, signals
 from pilot.values.errors import PilotError
 from pilot.values.events import Redactor
-from pilot.values.settings import Resolved, Settings, names
+from pilot.values.settings import Resolved, names
 
 _CODES = """\b
 Exit codes:
@@ -32,6 +32,7 @@ Exit codes:
 @click.option("--max-jobs", type=int, metavar="N", help="take at most N jobs  [one, more within the timefloor]")
 @click.option("--idle", type=float, metavar="SECONDS", help="leave after so long without a job  [300]")
 @click.option("--job", metavar="FILE", help="push mode: exactly the job in FILE")
+@click.option("--disk-limit", type=float, metavar="MIB", help="use no more scratch than that  [what is free]")
 @click.option("--config", metavar="FILE", help="settings file  [/etc/pilot/pilot.yaml, if there is one]")
 @click.option("--show-settings", is_flag=True, help="print all settings, and where each came from, and leave")
 def command(config: str | None, show_settings: bool, **flags: Any) -> int:
@@ -46,21 +47,22 @@ def command(config: str | None, show_settings: bool, **flags: Any) -> int:
     redactor = Redactor()
     configure(resolved.settings, redactor)
     with signals(in_pod=resolved.settings.in_pod) as asked:
-        return _live(resolved.settings, redactor, asked)
+        return _live(resolved, redactor, asked)
 
 
-def _live(settings: Settings, redactor: Redactor, asked: Asked) -> int:
+def _live(resolved: Resolved, redactor: Redactor, asked: Asked) -> int:
     """The pilot's life, and the termination message at its end, however it ends."""
     # requests and its kin are needed from here on
     from pilot.agent.agent import run_pilot  # noqa: PLC0415
     from pilot.agent.volume import take  # noqa: PLC0415
 
+    settings = resolved.settings
     code, why = 1, "internal error"
     try:
         work = make_scratch(settings)
         copy_to(work / LOG_NAME, redactor)
         with take(work, "pilot", asked) as journal:
-            code = run_pilot(settings, work, configuration.inherited(), redactor, asked, journal)
+            code = run_pilot(settings, work, configuration.surroundings(resolved), redactor, asked, journal)
         why = "done" if code == 0 else "a final was not delivered"
     except PilotError as error:
         code, why = error.exit_code, str(error)
