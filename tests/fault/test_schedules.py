@@ -1,12 +1,15 @@
 """A sample of the seeded schedules, the runners that must be caught, and the server away for hours (show 6).
 
-All of them are tests/fault/schedules.py; `make soak` runs ten thousand.
+All of them are tests/fault/schedules/; `make soak` runs ten thousand.
 """
 
 import pytest
 
 from pilot.embedded.faults import Kind, Rule
-from tests.fault.schedules import BROKEN, Life, Make, Move, Script, first_caught, quiet, run, script_of
+from tests.fault.schedules.broken import BROKEN, first_caught
+from tests.fault.schedules.judge import quiet, run
+from tests.fault.schedules.script import Life, Move, Script, script_of
+from tests.fault.schedules.world import Make
 
 SAMPLE = 200
 MOST = 150
