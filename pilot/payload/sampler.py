@@ -24,6 +24,7 @@ _FIRST_S = 0.25  # the second look comes so soon, the later ones take twice as l
 _USUAL_S = 10.0
 _LONG_S = 60.0  # after an hour
 _SHARE = 400.0  # a look that takes a second is taken every 400 s: a quarter percent of a core, half of promise P5
+_FREE_S = 0.05  # so much may be spent above that share, as at the beginning: a short payload has its peak early
 _MOST_PSS = 64  # smaps_rollup walks page tables: 0.1 to 5 ms for each process
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -43,7 +44,8 @@ class Sampler:
         self._living = living
         self._buried_s = buried_s
         self._stat = Path(group) / "cpu.stat" if group else None
-        self._began = time.monotonic()
+        self._began = self._last = time.monotonic()
+        self._credit_s = _FREE_S
         self._seen: dict[int, int] = {}
         self._add_up()
         self.interval_s = _FIRST_S
@@ -53,8 +55,7 @@ class Sampler:
         began = time.monotonic()
         total, living = self._add_up()
         now = time.monotonic()
-        longest = _USUAL_S if now - self._began < 3600 else _LONG_S
-        self.interval_s = max(min(2 * self.interval_s, longest), _SHARE * (now - began))
+        self._plan(began, now)
         return Sample(
             after_s=round(began - self._began, 3),
             processes=living,
@@ -66,6 +67,13 @@ class Sampler:
             read_bytes=total.read,
             written_bytes=total.written,
         )
+
+    def _plan(self, began: float, now: float) -> None:
+        """Twice the interval, unless that is longer than usual, or too little for what looks have cost."""
+        longest = _USUAL_S if now - self._began < 3600 else _LONG_S
+        self._credit_s = min(_FREE_S, self._credit_s + (began - self._last) / _SHARE) - (now - began)
+        self._last = began
+        self.interval_s = max(min(2 * self.interval_s, longest), -_SHARE * self._credit_s)
 
     def _add_up(self) -> tuple[_Sum, int]:
         """The figures of all, and how many of them live.

@@ -20,7 +20,7 @@ from pilot.runner.lending import Lent
 from pilot.runner.observing import Observer
 from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
-from pilot.values.errors import OutOfMemory, PayloadFailed
+from pilot.values.errors import GpuLost, OutOfMemory, PayloadFailed
 from pilot.values.events import events
 from pilot.values.job import Job
 from pilot.values.outcome import PayloadEnd
@@ -72,7 +72,7 @@ def execute(
                 until = pod.share("outputs", _COLLECT_S)
                 with pod.watchdog.waiting(until):
                     end = process.collect(until)
-    end = replace(end, memory=observer.memory, stopped=stopped, usage=observer.usage)
+    end = replace(end, memory=observer.memory, stopped=stopped, usage=observer.usage, gpu_lost=observer.lost)
     _remember(end, pod.clock.monotonic() - began, pod.journal)
     return end
 
@@ -124,6 +124,8 @@ def judge(end: PayloadEnd | None, area: JobArea, stop: Stop) -> None:
         stop.check()
     if end is None or end.exit_code == 0:
         return
+    if end.gpu_lost:
+        raise GpuLost(f"the payload failed on a GPU that was lost: {end.gpu_lost}")
     if end.exit_code in _KILLED and end.memory is not None and end.memory.oom_kills:
         raise OutOfMemory(f"the kernel has killed the payload for its memory: {end.memory} were in use at its end")
     how = f"was ended by signal {-end.exit_code}" if end.exit_code < 0 else f"exited with {end.exit_code}"

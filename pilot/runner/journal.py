@@ -71,7 +71,7 @@ RECORDS: Mapping[Kind, tuple[str, str]] = {
     ),
     Kind.STARTED: ("the payload runs", "proof: pid, start time, boot, pid namespace, cgroup, mark"),
     Kind.USAGE: (
-        "memory has grown by a twentieth of the limit; after 5, 15, 35 ... minutes; at the payload's end",
+        "memory has grown by a twentieth of the limit; after 2, 6, 14 ... s, each half hour at least; at its end",
         "memory_bytes, limit_bytes (0: none), oom_kills of the pod; usage: what all samples sum up to",
     ),
     Kind.STOP: ("a stop was asked for", "reason"),

@@ -116,7 +116,7 @@ class Observer:
         news = self._gauging.look() if last or self._gauging.due.expired() else False
         if self._gpus is not None and (last or self._gpus_due.expired()):
             self._look_at_gpus(self._gpus, last=last)
-        lost = self.lost and not last
+        lost = "" if last else self.lost
         if last or lost or self._sampling.expired():
             self._sample()
         if news or last or lost or self._record.expired():

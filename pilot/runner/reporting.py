@@ -24,7 +24,9 @@ _SLACK_S = 1.0  # the reporter's own deadline comes first
 def deliver(job: Job, outcome: Outcome, resources: Resources, pod: Pod) -> bool:
     """Report the outcome; whether the server has it."""
     log.info("reporting", state=outcome.state, code=outcome.cause.code if outcome.cause else 0)
-    names = [gpu.name for gpu in resources.gpus.devices] if job.gpus else []
+    usage = outcome.usage if outcome.payload is None else outcome.payload.usage
+    lent = {one.uuid for one in usage.gpus} if usage else set()
+    names = [gpu.name for gpu in resources.gpus.devices if gpu.uuid in lent]
     return conclude(job.id, telling.final(job, outcome, resources.cpu, names), pod)
 
 

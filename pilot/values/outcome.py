@@ -53,7 +53,8 @@ class PayloadEnd:
     pod's control group has said, where it has a limit. ``stopped``: we have ended it, so what it left is not
     finished, whatever its exit code. ``cpu_s`` also counts the orphans that the pilot waited for;
     ``leftovers`` are the processes that it left behind when it ended by itself, ``survivors`` those that
-    could not be ended. ``usage`` is what its samples sum up to.
+    could not be ended. ``usage`` is what its samples sum up to,
+    ``gpu_lost`` why a GPU of it is no more.
     """
 
     exit_code: int
@@ -64,6 +65,7 @@ class PayloadEnd:
     survivors: int = 0
     leftovers: int = 0
     usage: Usage | None = None
+    gpu_lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def test_the_worker_is_told_first_and_last(serve, pod):
     assert pod("--max-jobs", 1).wait() == 0
     calls = [one for one in serve.requests() if "/api/v1/pilot/" in one["path"]]
     assert [json.loads(one["body"])["status"] for one in (calls[0], calls[-1])] == ["started", "finished"]
-    assert "acquire_jobs" in calls[1]["path"]
+    assert {one["path"].rpartition("/")[2] for one in calls[1:3]} == {"update_worker_node", "acquire_jobs"}
 
 
 @pytest.mark.parametrize("form", ["json", "keyed", "encoded"])
