@@ -98,7 +98,6 @@ def _hold_off(pod: Pod, story: Story) -> None:
 
 def _push(pod: Pod, file: str) -> int:
     """Exactly the job of the file."""
-    pod.journal.anew()
     job = pushed_job(file, pod)
     return 0 if job is None or _end(job, pod.probe(), pod) else 1
 
@@ -111,14 +110,18 @@ def _pull(pod: Pod, gpus: Sequence[str]) -> int:
         resources = healthy(pod, gpus)
         job = next_job(pod, resources)
         if job is None:
-            why = pod.stop.reason or ("draining" if pod.drain.requested else "none came in the idle time")
-            log.info("no more jobs", taken=taken, why=why)
+            log.info("no more jobs", taken=taken, why=_why(pod) or "none came in the idle time")
             return 0
         taken += 1
         if not _end(job, resources, pod):
             return 1
-    log.info("pilot leaves", jobs=taken, why=pod.stop.reason or ("draining" if pod.drain.requested else "enough"))
+    log.info("pilot leaves", jobs=taken, why=_why(pod) or "enough")
     return 0
+
+
+def _why(pod: Pod) -> str:
+    """Who wants no more jobs to be taken, "" if nobody does."""
+    return pod.stop.reason or ("draining" if pod.drain.requested else "")
 
 
 def _enough(pod: Pod, taken: int, floor: Deadline) -> bool:

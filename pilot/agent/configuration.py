@@ -40,11 +40,16 @@ class Surroundings:
     given: Given
 
 
+def visible_gpus() -> Visible:
+    """What the environment says of GPUs."""
+    return Visible.of(os.environ)
+
+
 def surroundings(resolved: Resolved) -> Surroundings:
     """Look once, at the start: what a control group states as well is left to it, since it follows a resized pod."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     given = Given.of(resolved.settings, resolved.origins).unless_stated(read_limits())
-    return Surroundings(inherited, Visible.of(os.environ), given)
+    return Surroundings(inherited, visible_gpus(), given)
 
 
 def without_settings() -> dict[str, str]:

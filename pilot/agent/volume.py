@@ -17,12 +17,12 @@ log = events(__name__)
 _AGAIN_S = 0.25  # between two looks at a lock that somebody holds: there is no descriptor to wait for
 
 
-def take(work: Path, role: str, asked: Asked) -> Journal:
-    """The volume's journal. A recoverer that is at work is awaited; Busy while another pilot has the volume."""
+def take(work: Path, asked: Asked) -> Journal:
+    """The volume's journal, for a pilot, when a recoverer is through. Raises Busy while another pilot has it."""
     told = False
     while True:
         try:
-            return Journal.open(work, role)
+            return Journal.open(work)
         except Busy as busy:
             if busy.owner is None or busy.owner.role != "recover":
                 raise

@@ -7,18 +7,16 @@ so that the parent can say which one did not come back, and then ``{gpus, ...}``
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
-import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pynvml
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+from pilot.processes.child import Answers, die_with, take_pipes
 
 _LOST = {  # these say that the device, not the question, is at fault (nvml.h, nvmlReturn_enum)
     pynvml.NVML_ERROR_IRQ_ISSUE: "the kernel sees interrupt trouble",
@@ -281,19 +279,6 @@ def _sample(library: Library, uuid: str) -> dict[str, Any]:
     }
 
 
-class Answers:
-    """The way up: JSON lines on what was stdout."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Write one line, which a pipe takes in one piece or in several."""
-        line = memoryview(json.dumps(message).encode() + b"\n")
-        while line:
-            line = line[os.write(self._fd, line) :]
-
-
 def answer(library: Library, message: dict[str, Any]) -> dict[str, Any]:
     """Do what one line asks for."""
     try:
@@ -310,31 +295,14 @@ def answer(library: Library, message: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Serve requests until the parent closes the pipe."""
-    _die_with(int(sys.argv[1]))
+    die_with(int(sys.argv[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash of the library is an answer; nobody wants its core
-    asked, answers = _take_pipes()
+    asked, answers = take_pipes()
     library = Library(answers)
     with open(asked, "rb") as lines:  # noqa: PTH123 - a descriptor
         for line in lines:
             answers.send(answer(library, json.loads(line)))
     os._exit(0)  # the library's own clean-up at exit may hang like any of its calls
-
-
-def _take_pipes() -> tuple[int, Answers]:
-    """Move the pipes away from 0 and 1, so that a library that prints cannot break the protocol."""
-    asked, answers = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return asked, Answers(answers)
-
-
-def _die_with(parent: int) -> None:
-    """Ask the kernel for SIGKILL when the parent dies: in a call that hangs nobody reads the pipe."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we could ask
-        os._exit(1)
 
 
 if __name__ == "__main__":

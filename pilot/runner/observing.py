@@ -52,14 +52,12 @@ class Gauging:
             self.due = Deadline.never()
             return False
         self._plan(seen)
-        before = self.peak
-        news = before is None or seen.oom_kills > before.oom_kills
-        if before is not None and (news or seen.used_bytes - before.used_bytes > seen.limit_bytes / 20):
-            news = True
-            seen = Memory(max(seen.used_bytes, before.used_bytes), seen.limit_bytes, seen.oom_kills)
-        if news:
-            self.peak = seen
-        return news
+        peak = self.peak or Memory(0, seen.limit_bytes)
+        killed, grown = seen.oom_kills > peak.oom_kills, seen.used_bytes - peak.used_bytes > seen.limit_bytes / 20
+        if self.peak is not None and not killed and not grown:
+            return False
+        self.peak = Memory(max(seen.used_bytes, peak.used_bytes), seen.limit_bytes, seen.oom_kills)
+        return True
 
     def _plan(self, seen: Memory) -> None:
         now, (then, before) = Deadline.after(0).at, self._last

@@ -10,20 +10,18 @@ Nothing heavy is imported before a request needs it: the lane's start is on the 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import select
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from pilot.processes.child import Answers, die_with, take_pipes
 from pilot.staging.order import WEB, XROOT, Around, Done, Order, Report, plain, scheme_of
 from pilot.values.errors import StageError, TransferFailed
 
 _PROGRESS_EVERY_S = 0.2
-_PR_SET_PDEATHSIG = 1
 
 
 class Tool(Protocol):
@@ -41,8 +39,9 @@ class Tool(Protocol):
 
 def main() -> None:
     """Serve requests until the parent closes the pipe, or has had none for ``keep_s`` seconds."""
-    _die_with_parent()
-    asked, answers = _take_pipes()
+    parent = os.environ.get("PILOT_LANE_PARENT")
+    die_with(int(parent) if parent is not None else None)
+    asked, answers = take_pipes()
     around = Around.read(os.environ)
     try:
         answers.send({"ready": True})
@@ -52,19 +51,6 @@ def main() -> None:
         pass  # the parent closed its end: nobody is left to work for
     # Without the interpreter's clean-up: xrootd's threads have been seen to hold it up.
     os._exit(0)
-
-
-class Answers:
-    """The way up: JSON lines on what was stdout."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Write one line."""
-        line = memoryview(json.dumps(message).encode() + b"\n")
-        while line:
-            line = line[os.write(self._fd, line) :]
 
 
 class _Progress:
@@ -152,24 +138,6 @@ def _lines(fd: int, keep_s: float) -> Iterator[bytes]:
     while select.select([fd], [], [], keep_s)[0] and (data := os.read(fd, 1 << 16)):
         *lines, rest = (rest + data).split(b"\n")
         yield from lines
-
-
-def _take_pipes() -> tuple[int, Answers]:
-    """Move the pipes away from 0 and 1, so that a library that prints or asks cannot break the protocol."""
-    asked, answers = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return asked, Answers(answers)
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent dies: in the middle of a transfer nobody reads the pipe."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    parent = os.environ.get("PILOT_LANE_PARENT")
-    if parent is not None and os.getppid() != int(parent):  # it died before we could ask
-        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -119,3 +119,6 @@ def test_a_child_that_nobody_can_end_does_not_hold_the_pilot(serve, start):
         (folder / "freezer.state").write_text("THAWED")
         until(lambda: not (folder / "cgroup.procs").read_text(), what="an empty cgroup")
         folder.rmdir()
+        left_behind = Path(started[0]["proof"]["cgroup"])  # nobody could take it away as long as the child was there
+        until(lambda: not (left_behind / "cgroup.procs").read_text(), what="the child's end")
+        left_behind.rmdir()

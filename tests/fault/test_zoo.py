@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 
 from pilot.runner.journal import read
-from tests.lab import Serve, clean_environment, dump, until
+from tests.lab import clean_environment, dump, until
 
 ZOO = Path(__file__).with_name("zoo.py")
 PIDS = Path("/sys/fs/cgroup/pids")
@@ -51,13 +51,6 @@ def in_namespace(inode):
             if folder.name.isdigit() and (folder / "ns/pid").stat().st_ino == inode:
                 found.append(int(folder.name))
     return found
-
-
-@pytest.fixture
-def serve(tmp_path):
-    server = Serve(tmp_path / "data")
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -4,19 +4,10 @@ import json
 import zlib
 from urllib.parse import urlsplit
 
-import pytest
-
 from pilot.values.names import Lfn, Scope
 from pilot.values.site import deterministic_path
 from tests.checker import on_disk
-from tests.lab import Run, Serve, definition, dump
-
-
-@pytest.fixture
-def serve(tmp_path):
-    server = Serve(tmp_path / "data")
-    yield server
-    server.stop()
+from tests.lab import Run, definition, dump
 
 
 def storage_data(xrootd, path):

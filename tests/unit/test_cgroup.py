@@ -1,20 +1,10 @@
 """Limits read from fixture trees; the trees follow the recorded snapshots (container-lab.md section 2)."""
 
-from pathlib import Path
-
 import pytest
 
 from pilot.resources.cgroup import read_limits
 from pilot.resources.cpu import read_cpu
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
+from tests.trees import tree
 
 V2 = {"sys/fs/cgroup/cgroup.controllers": "cpu memory pids\n", "proc/self/cgroup": "0::/\n"}
 V1_POD = {"proc/self/cgroup": "5:cpu,cpuacct:/kubepods/burstable/pod1/c1\n4:memory:/kubepods/burstable/pod1/c1\n"}

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 PILOT = Path(__file__).parents[2] / "pilot"
-FLOORS = {"values": 0, "net": 1, "panda": 2, "resources": 2, "staging": 2, "payload": 2, "runner": 3, "agent": 4}
+FLOORS = {
+    "values": 0,
+    "net": 1,
+    "processes": 1,
+    "panda": 2,
+    "resources": 2,
+    "staging": 2,
+    "payload": 2,
+    "runner": 3,
+    "agent": 4,
+}
 SIBLINGS_ALLOWED = {("payload", "resources")}
 
 

@@ -22,17 +22,10 @@ from pilot.resources.probe import probe
 from pilot.resources.visible import Visible
 from pilot.values.errors import SiteError
 from pilot.values.settings import resolve
+from tests.trees import tree
 
 MIB = 1 << 20
 NO_GPU = Visible(nvidia="none")
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 # --- the trees: parts of what container-lab.md section 2 recorded -----------------------------------------------

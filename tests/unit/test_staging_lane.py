@@ -64,8 +64,8 @@ def test_an_order_that_makes_no_sense_costs_an_answer_and_not_the_lane():
 
 def test_a_library_that_prints_does_not_disturb_the_answers():
     code = (
-        "from pilot.staging import worker; import os\n"
-        "_, answers = worker._take_pipes()\n"
+        "from pilot.processes import child; import os\n"
+        "_, answers = child.take_pipes()\n"
         "os.write(1, b'noise'); print('more noise', flush=True)\n"
         "answers.send({'ready': True})"
     )
@@ -75,8 +75,8 @@ def test_a_library_that_prints_does_not_disturb_the_answers():
 
 def test_a_library_that_asks_gets_nothing():
     code = (
-        "from pilot.staging import worker; import os\n"
-        "_, answers = worker._take_pipes()\n"
+        "from pilot.processes import child; import os\n"
+        "_, answers = child.take_pipes()\n"
         "answers.send({'read': os.read(0, 100).decode()})"
     )
 

@@ -72,7 +72,7 @@ def _tell(resolved: Resolved, every_s: float | None, *, as_json: bool) -> int:
     work = Path(resolved.settings.work).absolute()
     check_usable(work)
     given = Given.of(resolved.settings, resolved.origins)
-    visible = configuration.surroundings(resolved).visible
+    visible = configuration.visible_gpus()
     found = probe(work, given=given, visible=visible)
     if as_json:
         click.echo(json.dumps(probing.as_json(found), indent=2))

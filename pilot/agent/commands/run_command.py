@@ -61,7 +61,7 @@ def _live(resolved: Resolved, redactor: Redactor, asked: Asked) -> int:
     try:
         work = make_scratch(settings)
         copy_to(work / LOG_NAME, redactor)
-        with take(work, "pilot", asked) as journal:
+        with take(work, asked) as journal:
             code = run_pilot(settings, work, configuration.surroundings(resolved), redactor, asked, journal)
         why = "done" if code == 0 else "a final was not delivered"
     except PilotError as error:

@@ -1,0 +1,1 @@
+"""What our helper processes have in common with each other."""
