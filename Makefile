@@ -11,7 +11,8 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	@sh tests/system-packages.sh
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -m alone $(TESTS); test $$? -eq 0 -o $$? -eq 5
+	$(BIN)/python -m pytest -m "not alone" -n $(or $(JOBS),3) --dist loadfile $(TESTS)
 
 # one line per program; SEED=N repeats a run
 soak: $(VENV)/.test

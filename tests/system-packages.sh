@@ -8,6 +8,14 @@ missing=""
 need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
 need xrootd "xrootd-server xrootd-server-plugins"
 need xrdfs xrootd-client
+need openssl openssl # names the storage servers' certificates as they look for them
+need curl curl # the yardstick of the transfer benchmark
+need_plugin() {
+    for file in /usr/lib/*/"$1" /usr/lib64/"$1"; do [ ! -e "$file" ] || return 0; done
+    missing="$missing $2"
+}
+need_plugin libXrdSecztn-5.so xrootd-plugins # tokens as the login of root://
+need_plugin libXrdAccSciTokens-5.so xrootd-scitokens-plugins
 need strace strace
 need gcc "gcc libc6-dev" # for the fake NVML library
 if [ "$(id -u)" = 0 ]; then # the tests of the image run as root only

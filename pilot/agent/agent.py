@@ -77,6 +77,7 @@ def _live(pod: Pod, story: Story, resources: Resources) -> int:
     if site.queue.maxtime_s:
         deadline = deadline.sooner(Deadline.after(site.queue.maxtime_s))
     pod = replace(pod, site=site, deadline=deadline)
+    pod.lanes.trust(site.origins())
     pod.reporter.tell_node(node_map(pod, resources), gpu_maps(pod, resources.gpus))
     file = job_file(pod)
     if file:

@@ -21,6 +21,7 @@ from pilot.values.events import events
 COMMANDS = {
     "run": "take jobs from a PanDA server and run them (the entrypoint of a pod)",
     "recover": "bring a job that a pilot has left in its journal to its end",
+    "copy": "move files between storages and this machine, by hand",
     "probe": "tell what a job can be given here, or whether the pilot in this pod is alive",
     "try": "run one job here, with a server started for it",
     "serve": "the embedded PanDA server",

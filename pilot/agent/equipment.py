@@ -14,6 +14,7 @@ from pilot import __version__
 from pilot.agent.configuration import Surroundings
 from pilot.agent.scratch import ALIVE_EVERY_S, ALIVE_NAME, LOG_NAME
 from pilot.agent.signals import Asked
+from pilot.agent.transfers import credential_rules, lane_settings
 from pilot.net.credentials import CredentialFiles, Credentials
 from pilot.net.transport import Transport
 from pilot.panda.client import PandaClient
@@ -25,7 +26,8 @@ from pilot.runner.journal import Journal, Kind
 from pilot.runner.past import Story
 from pilot.runner.pod import Pod
 from pilot.runner.watchdog import Watchdog
-from pilot.staging.lanes import Lanes, LaneSettings
+from pilot.staging.lanes.lanes import Lanes
+from pilot.staging.lanes.wallet import Wallet
 from pilot.values.deadline import REAL_CLOCK, Deadline
 from pilot.values.errors import UsageError
 from pilot.values.events import Redactor
@@ -46,8 +48,9 @@ def equipped(
     reporter = _reporter(settings, credentials)
     watchdog = Watchdog(settings.stuck, settings.grace, work / LOG_NAME, arrivals=asked.arrivals, stop=asked.stop)
     watchdog.testament(lambda: journal.write(Kind.STOP, reason=asked.reason))
+    wallet = Wallet(credential_rules(settings, credentials.certificate), work / "credentials", redactor.learn)
     with (
-        Lanes(_lane_settings(settings, credentials)) as lanes,
+        Lanes(lane_settings(settings), wallet) as lanes,
         watchdog,
         _working(reporter, settings, work, asked),
     ):
@@ -90,18 +93,6 @@ def same_server(story: Story, settings: Settings) -> None:
             f"the scratch directory {settings.work} holds an open job of {theirs}: "
             f"end it first with `pilot recover --work {settings.work}`, or choose another with --work"
         )
-
-
-def _lane_settings(settings: Settings, credentials: Credentials) -> LaneSettings:
-    return LaneSettings(
-        ca_path=settings.ca or None,
-        client_certificate=credentials.certificate or None,
-        token_file=settings.storage_token or None,
-        http_proxy=settings.http_proxy or None,
-        connect_s=settings.connect_limit,
-        idle_s=settings.idle_limit,
-        patience_s=settings.patience,
-    )
 
 
 def _credential_files(settings: Settings) -> CredentialFiles:

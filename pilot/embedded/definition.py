@@ -20,10 +20,10 @@ Build = Callable[[int], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file that the payload needs, and where it lies."""
+    """A file that the payload needs, and where it lies, the best place first."""
 
     name: Lfn
-    url: Url
+    urls: tuple[Url, ...]
     size: int | None = None
     checksum: Checksum | None = None
 
@@ -160,7 +160,7 @@ def panda_definition(order: Order, job_id: int) -> dict[str, Any]:
         "logGUID": _guid(),
         "scopeLog": scope,
         "environment": dict(order.environment),
-        "inputUrls": {one.name: one.url for one in files},
+        "inputUrls": {one.name: one.urls[0] if len(one.urls) == 1 else list(one.urls) for one in files},
         "sandbox": [one.name for one in order.sandbox],
         "gpus": order.gpus,
         **({"command": order.command} if order.command else {}),
@@ -319,9 +319,17 @@ def _source(where: str, given: Mapping[str, Any]) -> Source:
     try:
         return Source(
             name,
-            Url(_text("url", given.get("url"))),
+            _urls(given.get("url")),
             _number("size", given.get("size"), 0),
             Checksum.parse(_text("checksum", checksum)) if checksum else None,
         )
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _urls(value: object) -> tuple[Url, ...]:
+    """One URL, or several of the same file; ValueError for none."""
+    several = value if isinstance(value, list) else [value]
+    if not several:
+        raise ValueError("url: an empty list")
+    return tuple(Url(_text("url", url)) for url in several)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from pilot.net.x509 import certificate_end
 from pilot.values.errors import CredentialError
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Token:
     def read(cls, text: str) -> Token:
         """Take a token as it stands in a file. What is no JWT is a token without times."""
         text = text.strip()
-        claims = _claims(text)
+        claims = claims_of(text)
         begins = claims.get("nbf", claims.get("iat"))
         ends = claims.get("exp")
         return cls(text, _number(begins), _number(ends))
@@ -110,7 +110,7 @@ class Credentials:
                 raise CredentialError(f"the certificate in {self._certificate} has expired")
             return {}
         parts = urlsplit(url)
-        if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+        if parts.scheme != "https" and parts.hostname not in LOOPBACK:
             raise CredentialError(f"{parts.scheme}://{parts.hostname}: a token is not sent without TLS")
         if token.ends is not None and token.ends <= self._wall_clock():
             raise CredentialError(f"the token in {self._token_file} has expired")
@@ -193,7 +193,7 @@ def _stamp(file: str) -> tuple[int, int]:
     return (found.st_mtime_ns, found.st_ino)
 
 
-def _claims(text: str) -> dict[str, Any]:
+def claims_of(text: str) -> dict[str, Any]:
     """The claims of a JWT (RFC 7519), not verified: that is the server's part. {} for any other text."""
     parts = text.split(".")
     if len(parts) != 3:

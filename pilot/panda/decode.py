@@ -2,18 +2,19 @@
 
 Comma lists, "NULL" strings and "True" flags end here (panda-protocol.md 4.5, trap 16-22). What the pilot
 adds to a definition of its embedded server stands in top-level keys of its own: ``command``,
-``environment``, ``inputUrls``, ``sandbox`` and ``gpus``; a PanDA task can bring the same through the
-MULTI_STEP_EXEC block of its parameters.
+``environment``, ``inputUrls`` (for an LFN its URL, or several), ``sandbox`` and ``gpus``; a PanDA task can bring
+the same through the MULTI_STEP_EXEC block of its parameters.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
+from pilot.panda.definition import Definition
 from pilot.panda.parameters import split_parameters
 from pilot.values.errors import BadJob
 from pilot.values.job import InputFile, Job, OutputFile
@@ -22,9 +23,6 @@ from pilot.values.names import Checksum, Dataset, Endpoint, EnvName, Guid, Lfn, 
 MOST_BYTES = 4 << 20
 MOST_ELEMENTS = 100_000
 MOST_DEPTH = 32
-_NULLS = (None, "", "NULL", "None")
-
-T = TypeVar("T")
 
 
 def parse_json(text: bytes) -> Any:
@@ -91,20 +89,21 @@ def decode_job(raw: Any) -> Job:
     """Check a definition and make a Job of it. Raises BadJob with field, reason and identity."""
     if not isinstance(raw, dict):
         raise BadJob("definition", "not an object")
-    fields = _Fields(raw)
+    fields = Definition(raw)
     try:
         return _job(fields)
     except BadJob as error:
         raise BadJob(error.field, error.reason, *fields.identity()) from None
 
 
-def _job(fields: _Fields) -> Job:
+def _job(fields: Definition) -> Job:
     job_id = fields.number("PandaID", required=True)
     attempt = fields.number("attemptNr") or 0
     inputs, (outputs, log) = _inputs(fields), _outputs(fields)
     _no_clash(inputs, outputs, log)
-    parameters, queue, storages = split_parameters(fields.text("jobPars"))
-    command, transformation = _command(fields, parameters)
+    parameters = split_parameters(fields.text("jobPars"))
+    _outputs_only(parameters.zips, outputs)
+    command, transformation = _command(fields, parameters.text)
     return Job(
         id=job_id or 0,
         attempt=attempt,
@@ -123,90 +122,11 @@ def _job(fields: _Fields) -> Job:
         walltime_s=fields.number("maxWalltime") or None,
         debug=fields.flag("debug"),
         secrets=_secrets(fields),
-        overwrite_queue=queue,
-        overwrite_storages=storages,
+        zips=parameters.zips,
+        alt_stage_out={"on": True, "off": False}.get(fields.text("altStageOut").lower()),
+        overwrite_queue=parameters.queue,
+        overwrite_storages=parameters.storages,
     )
-
-
-class _Fields:
-    """A definition's fields, each read in its type or refused by its name."""
-
-    def __init__(self, raw: Mapping[str, Any]) -> None:
-        self._raw = raw
-
-    def identity(self) -> tuple[int | None, int | None]:
-        """PandaID and attempt as far as they can be read."""
-        found = (self._raw.get("PandaID"), self._raw.get("attemptNr"))
-        job_id, attempt = (one if isinstance(one, int) and not isinstance(one, bool) else None for one in found)
-        return job_id, attempt
-
-    def number(self, name: str, *, required: bool = False) -> int | None:
-        """A whole number that is not negative; "NULL" and its like are None."""
-        value = self._raw.get(name)
-        if value in _NULLS:
-            if required:
-                raise BadJob(name, "missing")
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, str)):
-            raise BadJob(name, f"{quoted(str(value))} is not a whole number")
-        if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,18}", value):
-            raise BadJob(name, f"{quoted(value)} is not a whole number")
-        if not 0 <= int(value) < 1 << 62:
-            raise BadJob(name, f"{int(value)} is negative or out of range")
-        return int(value)
-
-    def text(self, name: str) -> str:
-        """A text, "" where it is NULL; no NUL character in it."""
-        value = self._raw.get(name)
-        if value in _NULLS:
-            return ""
-        if not isinstance(value, str):
-            raise BadJob(name, "not a text")
-        if "\x00" in value:
-            raise BadJob(name, "holds a NUL character")
-        return value
-
-    def flag(self, name: str) -> bool:
-        """A flag: the text "True", or JSON true."""
-        return self._raw.get(name) in ("True", True)
-
-    def object(self, name: str) -> Mapping[str, Any]:
-        """An object, empty where it is missing."""
-        value = self._raw.get(name)
-        if value in _NULLS:
-            return {}
-        if not isinstance(value, dict):
-            raise BadJob(name, "not an object")
-        return value
-
-    def names(self, name: str) -> list[str]:
-        """A list of texts that comes as a JSON list or as a comma list."""
-        value = self._raw.get(name)
-        if isinstance(value, list):
-            if not all(isinstance(one, str) for one in value):
-                raise BadJob(name, "not a list of texts")
-            return value
-        text = self.text(name)
-        return text.split(",") if text else []
-
-    def aligned(self, name: str, parse: Callable[[str], T], length: int, beside: str) -> list[T | None]:
-        """A comma list as long as the one named ``beside``; "NULL" and "" in it are None."""
-        if name not in self._raw:
-            return [None] * length
-        items = self.text(name).split(",") if length else []
-        if items in ([""], []):
-            return [None] * length
-        if len(items) != length:
-            raise BadJob(name, f"{len(items)} entries, but {beside} has {length}")
-        return [None if item in _NULLS else self.parsed(name, parse, item) for item in items]
-
-    @staticmethod
-    def parsed(name: str, parse: Callable[[str], T], item: str) -> T:
-        """One entry, or BadJob with the reason that its type gives."""
-        try:
-            return parse(item)
-        except ValueError as error:
-            raise BadJob(name, str(error)) from None
 
 
 def _size(text: str) -> int | None:
@@ -218,10 +138,10 @@ def _size(text: str) -> int | None:
     return int(text) or None
 
 
-def _inputs(fields: _Fields) -> tuple[InputFile, ...]:
+def _inputs(fields: Definition) -> tuple[InputFile, ...]:
     names = [fields.parsed("inFiles", Lfn, name) for name in fields.names("inFiles")]
     count = len(names)
-    urls = {key: fields.parsed("inputUrls", Url, str(url)) for key, url in fields.object("inputUrls").items()}
+    urls = {key: _urls(fields, given) for key, given in fields.object("inputUrls").items()}
     sandbox = set(fields.names("sandbox"))
     _known("inputUrls", urls, names)
     _known("sandbox", sandbox, names)
@@ -236,9 +156,17 @@ def _inputs(fields: _Fields) -> tuple[InputFile, ...]:
         strict=True,
     )
     return tuple(
-        InputFile(lfn, scope, dataset, guid, size, checksum, endpoint, urls.get(lfn), executable=lfn in sandbox)
+        InputFile(lfn, scope, dataset, guid, size, checksum, endpoint, urls.get(lfn, ()), executable=lfn in sandbox)
         for lfn, scope, dataset, guid, size, checksum, endpoint in columns
     )
+
+
+def _urls(fields: Definition, given: Any) -> tuple[Url, ...]:
+    """One URL, or several of the same file."""
+    several = given if isinstance(given, list) else [given]
+    if not several:
+        raise BadJob("inputUrls", "an empty list")
+    return tuple(dict.fromkeys(fields.parsed("inputUrls", Url, str(url)) for url in several))
 
 
 def _known(field: str, keys: Mapping[str, Any] | set[str], names: list[Lfn]) -> None:
@@ -247,7 +175,7 @@ def _known(field: str, keys: Mapping[str, Any] | set[str], names: list[Lfn]) -> 
             raise BadJob(field, f"{quoted(key)} is not in inFiles")
 
 
-def _outputs(fields: _Fields) -> tuple[tuple[OutputFile, ...], OutputFile | None]:
+def _outputs(fields: Definition) -> tuple[tuple[OutputFile, ...], OutputFile | None]:
     """Outputs and log: both stand in outFiles, in any order, but scopeOut leaves the log out (B6)."""
     names = [fields.parsed("outFiles", Lfn, name) for name in fields.names("outFiles")]
     log_name = fields.text("logFile")
@@ -288,7 +216,15 @@ def _no_clash(inputs: tuple[InputFile, ...], outputs: tuple[OutputFile, ...], lo
         seen.add(lfn)
 
 
-def _environment(fields: _Fields) -> Mapping[str, str]:
+def _outputs_only(zips: Mapping[Lfn, tuple[Lfn, ...]], outputs: tuple[OutputFile, ...]) -> None:
+    """An archive that we are to make is one that the job declares."""
+    names = {file.lfn for file in outputs}
+    for archive in zips:
+        if archive not in names:
+            raise BadJob("jobPars", f"the archive {quoted(archive)} of its ZIP_MAP is not in outFiles")
+
+
+def _environment(fields: Definition) -> Mapping[str, str]:
     result: dict[str, str] = {}
     for key, value in fields.object("environment").items():
         if not isinstance(value, (str, int, float)) or isinstance(value, bool):
@@ -297,7 +233,7 @@ def _environment(fields: _Fields) -> Mapping[str, str]:
     return MappingProxyType(result)
 
 
-def _secrets(fields: _Fields) -> Mapping[str, str]:
+def _secrets(fields: Definition) -> Mapping[str, str]:
     """Secrets come as JSON text (4.3); they go into a file of the payload's and nowhere else."""
     text = fields.text("secrets")
     if not text:
@@ -311,7 +247,7 @@ def _secrets(fields: _Fields) -> Mapping[str, str]:
     return MappingProxyType({str(key): one if isinstance(one, str) else json.dumps(one) for key, one in value.items()})
 
 
-def _command(fields: _Fields, parameters: str) -> tuple[str, Url | None]:
+def _command(fields: Definition, parameters: str) -> tuple[str, Url | None]:
     """The payload's text, and the URL that its transformation is to be fetched from, if it is one."""
     command = fields.text("command")
     if command:

@@ -1,7 +1,8 @@
 """What stands in jobPars for the pilot and not for the payload (panda-protocol.md 4.5, last lines).
 
-``--overwriteQueueData {..}`` and ``--overwriteStorageData {..}`` change queue and storage data for one job;
-they are taken out of the text. All else is the payload's and is not looked at.
+``--overwriteQueueData {..}`` and ``--overwriteStorageData {..}`` change queue and storage data for one job, and
+``<ZIP_MAP>a.zip:f1,f2 b.zip:f3</ZIP_MAP>`` names archives that the pilot is to make of output files. They are
+taken out of the text. All else is the payload's and is not looked at.
 """
 
 from __future__ import annotations
@@ -9,18 +10,61 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from pilot.values.errors import BadJob
+from pilot.values.names import Lfn, quoted
 
 _QUEUE, _STORAGES = "--overwriteQueueData", "--overwriteStorageData"
+_ZIP_BEGIN, _ZIP_END = "<ZIP_MAP>", "</ZIP_MAP>"
 
 
-def split_parameters(text: str) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
-    """The payload's text, changes of the queue data, changes of the storage data. Raises BadJob."""
+class Parameters(NamedTuple):
+    """The payload's text, changes of queue and storage data, and archives with the files that go into each."""
+
+    text: str
+    queue: Mapping[str, Any]
+    storages: Mapping[str, Any]
+    zips: Mapping[Lfn, tuple[Lfn, ...]]
+
+
+def split_parameters(text: str) -> Parameters:
+    """Take out what is ours. Raises BadJob."""
     text, queue = _cut(text, _QUEUE)
     text, storages = _cut(text, _STORAGES)
-    return text, queue, storages
+    text, zips = _cut_zips(text)
+    return Parameters(text, queue, storages, zips)
+
+
+def _cut_zips(text: str) -> tuple[str, Mapping[Lfn, tuple[Lfn, ...]]]:
+    """The text without the element and the quotes around it, and what it maps."""
+    before, found, after = text.partition(_ZIP_BEGIN)
+    if not found:
+        return text, MappingProxyType({})
+    inner, found, after = after.partition(_ZIP_END)
+    if not found:
+        raise BadJob("jobPars", f"{_ZIP_BEGIN}: it has no end")
+    if _ZIP_BEGIN in after:
+        raise BadJob("jobPars", f"{_ZIP_BEGIN}: it stands twice")
+    quote = before[-1:]
+    if quote in ("'", '"') and after.startswith(quote):
+        before, after = before[:-1], after[1:]
+    return f"{before.rstrip()} {after.lstrip()}".strip(), MappingProxyType(_zips(inner))
+
+
+def _zips(text: str) -> dict[Lfn, tuple[Lfn, ...]]:
+    zips: dict[Lfn, tuple[Lfn, ...]] = {}
+    for entry in text.split():
+        name, _, members = entry.partition(":")
+        try:
+            archive, files = Lfn(name), tuple(Lfn(member) for member in members.split(","))
+        except ValueError as error:
+            raise BadJob("jobPars", f"{_ZIP_BEGIN}: {error}") from None
+        if archive in zips or archive in files or len(set(files)) != len(files):
+            raise BadJob("jobPars", f"{_ZIP_BEGIN}: {quoted(entry)} names a file twice")
+        zips[archive] = files
+    return zips
 
 
 def _cut(text: str, option: str) -> tuple[str, Mapping[str, Any]]:

@@ -62,9 +62,12 @@ RECORDS: Mapping[Kind, tuple[str, str]] = {
     Kind.NOTHING: ("no answer is awaited any more, and none was a job", "lost: answers that may have held one"),
     Kind.TAKEN: (
         "a job came, before anything is done with it",
-        "job, attempt, identity (the fields of each update), area, outputs, log, inputs, cores",
+        "job, attempt, identity (the fields of each update), area, outputs, log, zips, inputs, cores",
     ),
-    Kind.PLANNED: ("the plan is made, before a byte is moved", "destinations by name"),
+    Kind.PLANNED: (
+        "the plan is made, before a byte is moved",
+        "destinations: for each file its ways, as URL, endpoint, URL near us; trusted: servers",
+    ),
     Kind.STARTING: (
         "before the payload's process is made",
         "proof: mark, boot, pid namespace, cgroup that is to be made",
@@ -76,7 +79,10 @@ RECORDS: Mapping[Kind, tuple[str, str]] = {
     ),
     Kind.STOP: ("a stop was asked for", "reason"),
     Kind.EXITED: ("the payload's exit status was collected", "exit_code, cpu_s, max_rss_kib, seconds, stopped (by us)"),
-    Kind.STORING: ("before outputs are sent", "files"),
+    Kind.STORING: (
+        "before outputs or the log are sent, and when others had their places",
+        "files; destinations of those that go elsewhere",
+    ),
     Kind.STORED: ("one file lies at its destination, verified", "lfn, guid, size, checksum, url, endpoint"),
     Kind.FINAL: ("before the one final is sent; after it nothing else is ever said", "fields"),
     Kind.ENDED: ("the server has answered the final, or has given the attempt away", "verdict"),

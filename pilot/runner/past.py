@@ -12,13 +12,16 @@ from typing import Any
 from pilot.payload.proven import Proof
 from pilot.runner.area import JobArea
 from pilot.runner.journal import Kind, Record
+from pilot.staging.lanes.standing import origin
+from pilot.staging.planning.plan import Way
 from pilot.values.job import InputFile, Job, OutputFile
 from pilot.values.names import Checksum, Endpoint, Guid, Lfn, Url
 from pilot.values.outcome import PayloadEnd, StoredFile
+from pilot.values.site import Site
 from pilot.values.stop import Reason
 from pilot.values.usage import GpuUsage, Memory, Usage
 
-Destinations = Mapping[Lfn, tuple[Url, Endpoint | None]]
+Destinations = Mapping[Lfn, tuple[Way, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Past:
     proof: Proof | None = None
     payload: PayloadEnd | None = None
     payload_s: float = 0.0
+    trusted: frozenset[str] = frozenset()
+    storing: frozenset[Lfn] = frozenset()
     stored: tuple[StoredFile, ...] = ()
     memory: Memory | None = None
     usage: Usage | None = None
@@ -66,8 +71,8 @@ def tell(records: tuple[Record, ...]) -> Story:
             story = replace(story, **_STORY[kind](record))
         elif kind in _JOB and story.open is not None:
             story = replace(story, open=replace(story.open, **_JOB[kind](record)))
-        if kind == Kind.STORED and story.open is not None:  # the one kind of which there are several
-            story = replace(story, open=replace(story.open, stored=(*story.open.stored, _stored_from(record))))
+        elif kind in _ADDS and story.open is not None:
+            story = replace(story, open=replace(story.open, **_ADDS[kind](story.open, record)))
     return story
 
 
@@ -80,6 +85,7 @@ def taken(job: Job, area: JobArea) -> dict[str, Any]:
         "area": str(area.root),
         "outputs": [_declared(file) for file in job.outputs],
         "log": _declared(job.log) if job.log else None,
+        "zips": {archive: list(members) for archive, members in job.zips.items()},
         "inputs": [file.lfn for file in job.inputs],
         "cores": job.cores,
     }
@@ -106,19 +112,30 @@ def _taken(record: Record) -> Past:
         inputs=tuple(InputFile(Lfn(lfn)) for lfn in record["inputs"]),
         outputs=tuple(_output(one) for one in record["outputs"]),
         log=_output(record["log"]) if record["log"] else None,
+        zips={Lfn(archive): tuple(map(Lfn, members)) for archive, members in record.get("zips", {}).items()},
         cores=record["cores"],
     )
     return replace(past, job=job, area=JobArea(Path(record["area"])))
 
 
 def destinations_json(destinations: Destinations) -> dict[str, Any]:
-    """Where each output goes, for the record `PLANNED`."""
-    return {lfn: [url, endpoint] for lfn, (url, endpoint) in destinations.items()}
+    """The ways of each output, for the record `PLANNED`."""
+    return {lfn: [[way.url, way.endpoint, way.via] for way in ways] for lfn, ways in destinations.items()}
+
+
+def trusted(destinations: Destinations, site: Site) -> list[str]:
+    """The site's own servers among those that outputs go to: a next life, which knows no site, may log in there."""
+    urls = [url for ways in destinations.values() for way in ways for url in (way.url, way.via) if url is not None]
+    return sorted({origin(url) for url in urls} & site.origins())
 
 
 def destinations_from(value: Mapping[str, Any]) -> Destinations:
     """The same, read back."""
-    return {Lfn(lfn): (Url(url), Endpoint(name) if name else None) for lfn, (url, name) in value.items()}
+    return {Lfn(lfn): tuple(_way(*way) for way in ways) for lfn, ways in value.items()}
+
+
+def _way(url: str, endpoint: str | None, via: str | None) -> Way:
+    return Way(Url(url), Endpoint(endpoint) if endpoint else None, Url(via) if via else None)
 
 
 def stored_json(file: StoredFile) -> dict[str, Any]:
@@ -160,6 +177,15 @@ def _stored_from(record: Record) -> StoredFile:
     )
 
 
+def _storing(past: Past, record: Record) -> dict[str, Any]:
+    """What an earlier life has begun to store, and where it went on when another file had its place."""
+    renamed = destinations_from(record.get("destinations", {}))
+    return {
+        "storing": past.storing.union(map(Lfn, record["files"])),
+        "destinations": MappingProxyType({**past.destinations, **renamed}),
+    }
+
+
 # --- what each kind changes: of the story, and of the job that is open -------------------------------------
 
 _STORY: Mapping[str, Callable[[Record], dict[str, Any]]] = {
@@ -176,7 +202,10 @@ _STORY: Mapping[str, Callable[[Record], dict[str, Any]]] = {
 }
 
 _JOB: Mapping[str, Callable[[Record], dict[str, Any]]] = {
-    Kind.PLANNED: lambda record: {"destinations": destinations_from(record["destinations"])},
+    Kind.PLANNED: lambda record: {
+        "destinations": destinations_from(record["destinations"]),
+        "trusted": frozenset(record.get("trusted", ())),
+    },
     Kind.STARTING: lambda record: {"proof": Proof.from_json(record["proof"])},
     Kind.STARTED: lambda record: {"proof": Proof.from_json(record["proof"])},
     Kind.USAGE: lambda record: {"memory": _memory_from(record), "usage": usage_from(record["usage"])},
@@ -184,3 +213,9 @@ _JOB: Mapping[str, Callable[[Record], dict[str, Any]]] = {
     Kind.EXITED: lambda record: {"payload": _end_from(record), "payload_s": record["seconds"]},
     Kind.FINAL: lambda record: {"final": record["fields"]},
 }
+
+_ADDS: Mapping[str, Callable[[Past, Record], dict[str, Any]]] = {
+    Kind.STORING: _storing,
+    Kind.STORED: lambda past, record: {"stored": (*past.stored, _stored_from(record))},
+}
+"""The kinds of which a job has several records: each adds to what was known."""

@@ -16,7 +16,7 @@ from pilot.resources.visible import Visible
 from pilot.runner.area import JobArea
 from pilot.runner.journal import Journal
 from pilot.runner.watchdog import Watchdog
-from pilot.staging.lanes import Lanes
+from pilot.staging.lanes.lanes import Lanes
 from pilot.values.deadline import Clock, Deadline
 from pilot.values.events import Redactor
 from pilot.values.outcome import Phase

@@ -17,10 +17,10 @@ from pilot.resources.probe import Resources
 from pilot.runner import telling
 from pilot.runner.area import JobArea
 from pilot.runner.execution import judge
-from pilot.runner.files import stage_out
 from pilot.runner.joblog import job_log
 from pilot.runner.journal import Kind
 from pilot.runner.lease import still_ours
+from pilot.runner.outputs import stage_out
 from pilot.runner.past import Past
 from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.reporting import conclude
@@ -104,14 +104,17 @@ def _drop(past: Past, pod: Pod) -> None:
 
 def _finish(past: Past, job: Job, area: JobArea, resources: Resources, pod: Pod, stop: Stop) -> bool:
     """Outputs, where there is a good end to report; then log and final."""
+    pod.lanes.trust(past.trusted)
     watch = Stopwatch(pod.clock, {Phase.PAYLOAD: past.payload_s} if past.payload else {})
     before = tuple(file for file in past.stored if job.log is None or file.lfn != job.log.lfn)
-    reached = Reached(payload=past.payload, stored=before, destinations=past.destinations, usage=past.usage)
+    reached = Reached(
+        payload=past.payload, stored=before, destinations=past.destinations, usage=past.usage, begun=past.storing
+    )
     try:
         _judge(past, area, stop)
         with watch.phase(Phase.STAGE_OUT):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.STAGE_OUT, past.began))
-            stored = stage_out(job, past.destinations, before, pod, area, stop)
+            stored = stage_out(job, past.destinations, before, pod, area, stop, past.storing)
             reached = replace(reached, stored=stored)
     except Exception as error:  # noqa: BLE001 - as in the runner: whatever happens, the job has its final
         reached = replace(reached, cause=cause_of(error))

@@ -21,20 +21,23 @@ from pilot.resources.probe import Resources
 from pilot.runner import past, telling
 from pilot.runner.area import JobArea
 from pilot.runner.execution import execute, judge
-from pilot.runner.files import check_inputs, stage_in, stage_out, store_log
+from pilot.runner.inputs import check_inputs, stage_in
 from pilot.runner.inspection import Inspector
 from pilot.runner.joblog import job_log
 from pilot.runner.journal import Kind
+from pilot.runner.lastfile import store_log, vias_of
 from pilot.runner.lease import confirm
 from pilot.runner.lending import Lent, lend
+from pilot.runner.outputs import stage_out
 from pilot.runner.past import Destinations
 from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.refusal import refuse
 from pilot.runner.reporting import deliver
-from pilot.staging.plan import Trust, make_plan
+from pilot.staging.planning.plan import Trust, make_plan
 from pilot.values.errors import BadJob, InternalError, JobError, JournalBroken, NoWorkDirectory, SiteError
 from pilot.values.events import events
 from pilot.values.job import Job
+from pilot.values.names import Lfn
 from pilot.values.outcome import Outcome, PayloadEnd, Phase, State, StoredFile
 from pilot.values.site import overwritten
 from pilot.values.stop import Stop
@@ -80,8 +83,9 @@ def end_job(
         area.stderr_line(),
         usage=reached.usage,
     )
-    destination = reached.destinations.get(job.log.lfn) if job.log is not None else None
-    outcome = store_log(job, outcome, destination, pod, area)
+    log_lfn = job.log.lfn if job.log is not None else None
+    ways = reached.destinations.get(log_lfn, ()) if log_lfn is not None else ()
+    outcome = store_log(job, outcome, ways, pod, area, begun=log_lfn in reached.begun)
     delivered = deliver(job, outcome, resources, pod)
     if delivered:
         pod.clear(area)
@@ -105,13 +109,14 @@ def _seen_by(job: Job, pod: Pod) -> Pod:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """How far the steps came; ``cause`` is why not further."""
+    """How far the steps came; ``cause`` is why not further. An earlier life has ``begun`` to store these files."""
 
     cause: JobError | None = None
     payload: PayloadEnd | None = None
     stored: tuple[StoredFile, ...] = ()
     destinations: Destinations = field(default_factory=lambda: MappingProxyType({}))
     usage: Usage | None = None
+    begun: frozenset[Lfn] = frozenset()
 
 
 def _steps(
@@ -120,13 +125,18 @@ def _steps(
     """From the plan to the stored outputs. The first error ends the steps."""
     reached = Reached()
     try:
-        pod = _seen_by(job, pod)
+        own_site, pod = pod.site, _seen_by(job, pod)
         check_inputs(job, pod)
         lent = lend(job, resources, pod, area, stop)
-        plan = make_plan(job, pod.site, area.work, Trust(pod.settings.input_roots, pod.settings.transform_urls))
+        trust = Trust(pod.settings.input_roots, pod.settings.transform_urls)
+        plan = make_plan(job, pod.site, area.work, trust, vias_of(pod))
         reached = replace(reached, destinations=plan.destinations)
-        pod.journal.must(Kind.PLANNED, destinations=past.destinations_json(plan.destinations))
-        pod.lanes.warm(plan.schemes)
+        pod.journal.must(
+            Kind.PLANNED,
+            destinations=past.destinations_json(plan.destinations),
+            trusted=past.trusted(plan.destinations, own_site),
+        )
+        pod.lanes.warm(plan.urls)
         with watch.phase(Phase.STAGE_IN):
             pod.reporter.note(telling.phase(State.STARTING, Phase.STAGE_IN, began))
             stage_in(job, plan, pod, area, stop)

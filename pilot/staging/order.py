@@ -5,6 +5,8 @@ Imported at the start of every lane, which has to be quick: no dataclasses (9 ms
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
@@ -16,37 +18,98 @@ XROOT = frozenset({"root", "roots", "xroot"})
 VERIFY_BYTES_PER_S = 50e6
 """The slowest server whose checksum we still wait for: it reads the whole file before it answers."""
 
+_SUFFIX = ".part"
+_LONGEST_NAME = 255
+
 _SECRET = re.compile(r"(?<=://)[^/\s@]*@|[?#]\S*|\bauthz=\S*", re.IGNORECASE)
 
 
-class Order(NamedTuple):
-    """One file to be moved. ``checksum`` is a kind and a value; ``link`` allows a hard link for a copy."""
+class Side(NamedTuple):
+    """One end of a copy: its URL, and what goes with requests to that origin: a bearer token, or a certificate.
 
-    source: str
-    destination: str
+    ``token`` is the text itself, ``certificate`` the path of a PEM file with certificate and key; "" for none.
+    """
+
+    url: str
+    token: str = ""
+    certificate: str = ""
+
+    @property
+    def scheme(self) -> str:
+        """The scheme, in lower case."""
+        return scheme_of(self.url)
+
+    def __repr__(self) -> str:
+        return f"Side({plain(self.url)})"  # without the token
+
+
+class Order(NamedTuple):
+    """One file to be moved. ``checksum`` is a kind and a value; ``link`` allows a hard link for a copy.
+
+    ``third_party`` is pull or push where one storage shall copy to the other, else "".
+    """
+
+    source: Side
+    destination: Side
     size: int | None
     checksum: tuple[str, str] | None
     link: bool
+    overwrite: bool
+    third_party: str
 
     @classmethod
     def parse(cls, message: Mapping[str, Any]) -> Order:
         """Read the parent's request."""
         kind, _, value = (message.get("checksum") or "").partition(":")
         return cls(
-            source=message["source"],
-            destination=message["destination"],
+            source=side(message, "source"),
+            destination=side(message, "destination"),
             size=message.get("size"),
             checksum=(kind, value) if kind else None,
             link=bool(message.get("link")),
+            overwrite=bool(message.get("overwrite")),
+            third_party=message.get("third_party") or "",
         )
+
+    @property
+    def kind(self) -> str:
+        """The kind of checksum that this file is compared by."""
+        return self.checksum[0] if self.checksum else "adler32"
+
+
+def side(message: Mapping[str, Any], which: str) -> Side:
+    """One end of a request: its URL, and the credential that the message names for it, by path."""
+    credential = (message.get("credential") or {}).get(which) or {}
+    return Side(message[which], _read_token(credential.get("token_file", "")), credential.get("certificate", ""))
+
+
+@functools.cache
+def _read_token(path: str) -> str:
+    """A token; its file never changes: a new token is a new file, and a new lane."""
+    if not path:
+        return ""
+    with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib costs 7 ms
+        return file.read().strip()
 
 
 class Done(NamedTuple):
-    """A file that was moved; ``verified`` says by what: ``checksum`` or ``size``."""
+    """A file that was moved.
+
+    ``verified`` says by what: ``checksum`` or ``size``; ``there``: the target had the same bytes already.
+    ``adler32`` is None only for a third-party copy between servers that keep no checksums.
+    """
 
     size: int
-    adler32: str
+    adler32: str | None
     verified: str
+    there: bool = False
+
+
+class Entry(NamedTuple):
+    """A file below a directory: its path from there, with slashes, and its size in bytes (None: not told)."""
+
+    path: str
+    size: int | None
 
 
 class Report(Protocol):
@@ -55,8 +118,14 @@ class Report(Protocol):
     def moved(self, total_bytes: int) -> None:
         """So many bytes of the file were moved until now."""
 
+    def writing(self) -> None:
+        """From now on there may be something at a target that is not on this machine."""
+
     def verifying(self, size: int) -> None:
         """All bytes are moved; from now on somebody reads the whole file again."""
+
+    def note(self, text: str, **keys: object) -> None:
+        """Something that belongs into the log: a resumed download, a checksum that nobody could tell."""
 
 
 class Around(NamedTuple):
@@ -66,7 +135,6 @@ class Around(NamedTuple):
     idle_s: float
     keep_s: float
     ca_path: str
-    client_certificate: str
     http_proxy: str
 
     @classmethod
@@ -77,7 +145,6 @@ class Around(NamedTuple):
             idle_s=float(environment.get("PILOT_LANE_IDLE_S", "60")),
             keep_s=float(environment.get("PILOT_LANE_KEEP_S", "5")),
             ca_path=environment.get("PILOT_LANE_CA", ""),
-            client_certificate=environment.get("PILOT_LANE_CERTIFICATE", ""),
             http_proxy=environment.get("PILOT_LANE_PROXY", ""),
         )
 
@@ -108,3 +175,9 @@ def scheme_of(url: str) -> str:
 def path_of(url: str) -> str:
     """The local path of a ``file:`` URL."""
     return unquote(urlsplit(url).path)
+
+
+def partial_path(target: str) -> str:
+    """Where a target is until it is right: beside it, under a name that the file system takes however long it is."""
+    folder, name = os.path.split(target)
+    return os.path.join(folder, name[: _LONGEST_NAME - len(_SUFFIX)] + _SUFFIX)  # noqa: PTH118 - pathlib costs 7 ms

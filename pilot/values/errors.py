@@ -22,8 +22,9 @@
         ├── PilotKilled         the pilot died with it, and told nobody (OutOfMemory: of that)
         ├── InternalError       a fault of the pilot itself
         ├── StageError          a file could not be moved (FileMissing, Mismatch, Stalled,
-        │                       NoSpace, Denied, Exists, Unreachable, TransferFailed)
-        ├── PayloadError        the payload failed (PayloadFailed, PayloadNotStarted, OutputMissing)
+        │                       NoSpace, Denied, NoCredential, Exists, Unreachable, TransferFailed)
+        ├── PayloadError        the payload failed (PayloadFailed, PayloadNotStarted, OutputMissing,
+        │                       OutputTooLarge)
         └── Stopped             somebody asked for a stop (GivenAway: the attempt is not ours any more)
 
 A step raises; an error is caught where a decision is taken, and nowhere else. The codes are those of
@@ -199,7 +200,10 @@ class NoPayloadCredential(JobError):
 
 
 class StageError(JobError):
-    """A file could not be moved. ``direction`` decides which of the two codes is told."""
+    """A file could not be moved. ``direction`` decides which of the two codes is told.
+
+    ``pause_s``: a storage has asked to be left alone for so long (Retry-After), in seconds.
+    """
 
     codes: ClassVar[tuple[int, int]] = (1099, 1137)
     kind: ClassVar[str] = "failed"
@@ -208,6 +212,7 @@ class StageError(JobError):
     def __init__(self, message: str, direction: Direction = "in") -> None:
         super().__init__(message)
         self.direction: Direction = direction
+        self.pause_s = 0.0
 
     @property
     def code(self) -> int:
@@ -256,6 +261,12 @@ class Denied(StageError):
 
     codes = (1338, 1383)
     kind = "denied"
+
+
+class NoCredential(Denied):
+    """Our credential for a storage has expired, or cannot be read: somebody may renew it."""
+
+    retryable = True
 
 
 class Exists(StageError):
@@ -337,6 +348,12 @@ class OutputMissing(PayloadError):
     """The payload ended well, but left no such file."""
 
     _code = 1165
+
+
+class OutputTooLarge(PayloadError):
+    """An output is larger than this pilot may store."""
+
+    _code = 1124
 
 
 class Stopped(JobError):

@@ -12,7 +12,10 @@ from pilot.values.names import Checksum, Dataset, Endpoint, Guid, Lfn, Scope, Ur
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file that the payload reads. ``size`` in bytes; what is None is unknown."""
+    """A file that the payload reads. ``size`` in bytes; what is None is unknown.
+
+    ``urls`` are places where the job itself says that it lies, the best first.
+    """
 
     lfn: Lfn
     scope: Scope | None = None
@@ -21,7 +24,7 @@ class InputFile:
     size: int | None = None
     checksum: Checksum | None = None
     endpoint: Endpoint | None = None
-    url: Url | None = None
+    urls: tuple[Url, ...] = ()
     executable: bool = False
 
 
@@ -39,7 +42,11 @@ class OutputFile:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One attempt of one job. Memory and disk in MiB, times in seconds; what is None is unlimited."""
+    """One attempt of one job. Memory and disk in MiB, times in seconds; what is None is unlimited.
+
+    ``zips`` are outputs that the pilot makes, each of the files named behind it; ``alt_stage_out`` says whether
+    outputs may go to a second storage (None: as the queue has it).
+    """
 
     id: int
     attempt: int
@@ -57,6 +64,8 @@ class Job:
     disk_mib: int | None = None
     walltime_s: int | None = None
     debug: bool = False
+    zips: Mapping[Lfn, tuple[Lfn, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    alt_stage_out: bool | None = None
     overwrite_queue: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     overwrite_storages: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     secrets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)

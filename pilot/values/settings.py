@@ -13,6 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 from pilot.values.errors import UsageError
 
+EXISTING_OUTPUT = ("error", "rename", "overwrite")
 SOFT_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT", "SIGXCPU")
 
 
@@ -128,7 +129,15 @@ class Settings:
     )
     token_client: str = option("pilot_server", "client name that a fresh token is asked for with")
     storage_token: str = option(
-        "", "file with the bearer token for root:// storage", unit="path", env=("BEARER_TOKEN_FILE",)
+        "",
+        "file with the bearer token for the site's storages, where storage_credentials names no other",
+        unit="path",
+        env=("BEARER_TOKEN_FILE",),
+    )
+    storage_credentials: tuple[str, ...] = option(
+        (),
+        "what single storages get, HOST[:PORT]= with token:FILE, tokens:DIRECTORY (the token of the right audience and "
+        "scope), proxy:FILE or none behind it; the first that fits, then storage_token and certificate",
     )
     payload_proxy: str = option("", "the payload's own proxy: its path is what the payload sees", unit="path")
     payload_proxy_role: str = option("", "ask the server for the payload's proxy, with this role, for each job")
@@ -139,8 +148,23 @@ class Settings:
         (), "base URLs that a transformation may be downloaded from", env=("PANDA_BASE_URLS",)
     )
     input_roots: tuple[str, ...] = option((), "directories that a job may name in file: URLs of its inputs")
+    lanes: int = option(4, "files that may be moved at once, each in a process of its own", least=1)
+    stagein_via: str = option(
+        "", "storage near us that inputs are copied to first, by third-party copy; queues: stagein_via in params"
+    )
+    stageout_via: str = option(
+        "", "storage near us that outputs go to first, and on by third-party copy; queues: stageout_via in params"
+    )
+    existing_output: str = option(
+        "error",
+        "where another file has an output's place: error, overwrite, or rename (stored as NAME.JOB.ATTEMPT)",
+    )
+    max_output: int = option(0, "refuse an output that is larger, before any is sent; 0: no limit", unit="MiB")
     connect_limit: float = option(15.0, "time limit to connect to a storage", unit="s", least=0.1)
     idle_limit: float = option(60.0, "time limit without a byte in a transfer", unit="s", least=0.1)
+    slow_limit: float = option(
+        1000.0, "a transfer slower than that over 300 s is given up where there is another replica", unit="kB/s"
+    )
     # logs
     log_format: str = option("text", "the log on stdout: text or json")
     log_level: str = option("info", "the log on stdout: debug, info, warning or error")
@@ -254,6 +278,8 @@ def _checked(settings: Settings) -> Settings:
         raise UsageError(f"log_level: {settings.log_level[:20]!r} is not debug, info, warning or error")
     if settings.soft_signal not in SOFT_SIGNALS:
         raise UsageError(f"soft_signal: {settings.soft_signal[:20]!r} is none of {', '.join(SOFT_SIGNALS)}")
+    if settings.existing_output not in EXISTING_OUTPUT:
+        raise UsageError(f"existing_output: {settings.existing_output[:20]!r} is none of {', '.join(EXISTING_OUTPUT)}")
     for pattern in settings.checkpoints:
         parts = pattern.split("/")
         if not all(parts) or {".", ".."} & set(parts) or any("**" in part and part != "**" for part in parts):

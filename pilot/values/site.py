@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
 from pilot.values.errors import SiteError
 from pilot.values.names import Endpoint, Lfn, Scope, Url
@@ -35,27 +36,45 @@ class Protocol:
         path = self.path.strip("/")
         return f"{base}{slash}{path}/" if path else f"{base}{slash}"
 
+    @property
+    def scheme(self) -> str:
+        """The scheme, in lower case."""
+        return self.endpoint.partition(":")[0].lower()
+
+    @property
+    def origin(self) -> str:
+        """Its server as ``host[:port]``, in lower case; "" for files, and for what is no URL."""
+        try:
+            return urlsplit(self.endpoint).netloc.rpartition("@")[2].lower()
+        except ValueError:
+            return ""
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A storage endpoint: ``protocols`` by activity, in order of preference."""
+    """A storage endpoint: ``protocols`` by activity, in order of preference; ``site`` is where it stands."""
 
     name: Endpoint
     deterministic: bool
     protocols: Mapping[str, tuple[Protocol, ...]]
+    site: str = ""
 
-    def protocol(self, *activities: str) -> Protocol | None:
-        """The first protocol that a lane speaks, of the first of ``activities`` that has one."""
-        for activity in activities:
-            for protocol in self.protocols.get(activity, ()):
-                if protocol.endpoint.partition(":")[0] in SCHEMES:
-                    return protocol
-        return None
+    def spoken(self, *activities: str) -> tuple[Protocol, ...]:
+        """The protocols that a lane speaks: those of the first of ``activities`` first, each once."""
+        named = (protocol for activity in activities for protocol in self.protocols.get(activity, ()))
+        return tuple(dict.fromkeys(protocol for protocol in named if protocol.scheme in SCHEMES))
+
+    def holds(self, url: str) -> bool:
+        """Whether this is the URL of a file in it, by any of its protocols."""
+        return any(url.startswith(protocol.prefix) for several in self.protocols.values() for protocol in several)
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A PanDA queue (11.1). Times in seconds, sizes in MiB, 0 for no limit; ``catchall`` holds its free switches."""
+    """A PanDA queue (11.1). Times in seconds, sizes in MiB, 0 for no limit.
+
+    ``catchall`` holds its free switches, ``params`` its named ones, as they came.
+    """
 
     name: str
     resource: str
@@ -69,6 +88,16 @@ class Queue:
     catchall: frozenset[str] = frozenset()
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     astorages: Mapping[str, tuple[Endpoint, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    def param(self, name: str) -> str:
+        """A text among ``params``; "" where it is missing or NULL."""
+        value = self.params.get(name)
+        return "" if value in (None, "NULL") else str(value).strip()
+
+    def allows(self, name: str) -> bool:
+        """A switch among ``params``: true, or a word that says so."""
+        return self.param(name).lower() in ("true", "on", "yes", "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +106,20 @@ class Site:
 
     queue: Queue
     storages: Mapping[str, Storage]
+
+    def origins(self) -> frozenset[str]:
+        """The servers of all storages, as ``host[:port]`` in lower case: who may be sent a storage credential."""
+        return frozenset(
+            protocol.origin
+            for storage in self.storages.values()
+            for several in storage.protocols.values()
+            for protocol in several
+            if protocol.origin
+        )
+
+    def storage_of(self, url: str) -> Endpoint | None:
+        """The storage that a URL points into; None if it is none of ours."""
+        return next((storage.name for storage in self.storages.values() if storage.holds(url)), None)
 
 
 def deterministic_path(scope: Scope, lfn: Lfn) -> str:
@@ -115,6 +158,7 @@ def parse_queue(name: str, raw: object) -> Queue:
         catchall=frozenset(str(raw.get("catchall") or "").replace(",", " ").split()),
         environ=MappingProxyType(_environ(str(raw.get("environ") or ""))),
         astorages=MappingProxyType({str(key): _endpoints(names) for key, names in _mapping(raw, "astorages").items()}),
+        params=MappingProxyType(dict(_mapping(raw, "params"))),
     )
 
 
@@ -126,6 +170,7 @@ _OVERWRITABLE = {
     "environ": "environ",
     "catchall": "catchall",
     "astorages": "astorages",
+    "params": "params",
 }
 
 
@@ -156,6 +201,7 @@ def _parse_storage(name: str, entry: Any) -> Storage:
             name=Endpoint(name),
             deterministic=bool(entry.get("is_deterministic", True)),
             protocols=MappingProxyType(protocols),
+            site=str(entry.get("site") or ""),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SiteError(f"storage data of {name[:60]!r}: {type(error).__name__}: {error}") from None

@@ -147,7 +147,7 @@ def test_queue_data_are_what_the_pilot_reads(client):
 
 def test_storage_data_lead_to_the_store(client):
     storage = parse_storages(client.send("GET", "/cache/ddmendpoints.json").json())["LOCAL_STORE"]
-    url = file_url(storage.protocol("write_lan", "w"), Scope("local.7"), Lfn("a.txt"))
+    url = file_url(storage.spoken("write_lan", "w")[0], Scope("local.7"), Lfn("a.txt"))
     assert url.startswith(f"{client.url}/store/local/7/")
     assert client.session.put(url, data=b"x", timeout=10).status_code == 201
     assert [one["method"] for one in client.requests(7)] == ["PUT"]

@@ -1,7 +1,7 @@
 """The file store over HTTP."""
 
 import http.client
-import os
+import random
 import socket
 import zlib
 from urllib.parse import urlsplit
@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.embedded_client import running, until
 
-DATA = os.urandom(3 * 2**20 + 17)
+DATA = random.Random(3).randbytes(3 * 2**20 + 17)
 PATH = "/store/user/alice/ab/cd/words.txt"
 
 

@@ -26,7 +26,7 @@ from tests.lab import Serve
 class BrokenLanes:
     """Lanes with a bug that nobody has thought of."""
 
-    def warm(self, _schemes):
+    def warm(self, _urls):
         raise ZeroDivisionError("a bug")
 
     def close(self):

@@ -18,6 +18,8 @@ from pilot.runner.journal import read
 from tests.fault.test_zoo import UNIFIED, WITHOUT_GROUP, missing
 from tests.lab import clean_environment, dump, until
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 
 WORKERS = """
@@ -55,6 +57,8 @@ for name in ("early1", "early2", "long", "daemon", "first"):
 HOLDERS = """
 mkfifo pipe; exec 3<>pipe
 for i in 1 2 3 4; do dd if=/dev/zero of=pipe bs=75M count=1 2>/dev/null & holders="$holders $!"; done
+held() { while read key value _; do [ $key = VmRSS: ] && [ $value -gt 76000 ] && return; done </proc/$1/status; false; }
+for holder in $holders; do until held $holder; do sleep 0.1; done; done
 sleep 3
 kill $holders
 """

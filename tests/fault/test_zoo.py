@@ -19,6 +19,8 @@ import pytest
 from pilot.runner.journal import read
 from tests.lab import clean_environment, dump, until
 
+pytestmark = pytest.mark.alone
+
 ZOO = Path(__file__).with_name("zoo.py")
 PIDS = Path("/sys/fs/cgroup/pids")
 UNIFIED = next(

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from pilot.staging.lanes import Lanes
+from pilot.staging.lanes.lanes import Lanes
 from pilot.staging.transfer import Moved, Transfer
 from pilot.values.deadline import Deadline
-from pilot.values.errors import Denied, FileMissing, Md5Mismatch, Mismatch, StageError, Stalled, Unreachable
+from pilot.values.errors import Denied, Exists, FileMissing, Md5Mismatch, Mismatch, StageError, Stalled, Unreachable
 from pilot.values.names import Checksum, Url
 from pilot.values.stop import Stop
 
@@ -73,13 +73,44 @@ def test_a_file_goes_to_each_kind_of_server_and_parents_are_made(scheme, content
     assert moved.size == len(content)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_an_upload_takes_the_place_of_an_older_file(scheme, xrootd, upload, move, work):
+@pytest.mark.parametrize("scheme", [*SCHEMES, "file"])
+def test_another_file_is_never_overwritten_unless_that_is_asked_for(scheme, xrootd, upload, move, tmp_path, work):
     old = xrootd.put(f"again-{scheme}/out", b"longer than the new content")
+    transfer = upload(f"file://{old}" if scheme == "file" else getattr(xrootd, scheme)(f"again-{scheme}/out"), b"new")
 
-    move(upload(getattr(xrootd, scheme)(f"again-{scheme}/out"), b"new"))
+    with pytest.raises(Exists, match=r"another file is there already \(27 bytes, adler32 \w+; ours: 3 bytes") as caught:
+        move(transfer)
+    assert caught.value.code == 1221
+    assert old.read_bytes() == b"longer than the new content"
 
+    move(replace(transfer, overwrite=True))
     assert old.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "file"])
+def test_a_target_that_has_the_very_bytes_will_do(scheme, xrootd, upload, move, tmp_path, work):
+    old = xrootd.put(f"same-{scheme}/out", CONTENT)
+    before = old.stat()
+
+    moved = move(
+        upload(f"file://{old}" if scheme == "file" else getattr(xrootd, scheme)(f"same-{scheme}/out"), CONTENT)
+    )
+
+    assert (moved.size, moved.checksum.value) == (len(CONTENT), adler32(CONTENT))
+    assert (old.stat().st_mtime_ns, old.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+def test_an_input_that_is_there_already_is_compared_too(xrootd, download, move, tmp_path, work):
+    xrootd.put("there", CONTENT)
+    work.mkdir()
+    (work / "in.dat").write_bytes(CONTENT)
+
+    assert move(download(xrootd.root("there"), CONTENT)).size == len(CONTENT)
+    (work / "in.dat").write_bytes(b"mine")
+    with pytest.raises(Exists):
+        move(download(xrootd.root("there"), CONTENT))
+
+    assert (work / "in.dat").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("scheme", ["root", "https"])
@@ -153,6 +184,7 @@ def test_an_md5_sum_of_the_catalogue_is_compared(scheme, xrootd, download, move,
     right = Checksum("md5", hashlib.md5(CONTENT).hexdigest())
 
     assert move(replace(download(source), checksum=right)).checksum.value == adler32(CONTENT)
+    (work / "in.dat").unlink()
     with pytest.raises(Md5Mismatch) as caught:
         move(replace(download(source), checksum=flip(right)))
 
@@ -292,6 +324,24 @@ def test_the_longest_name_fits(xrootd, download, move, tmp_path, work):
     assert (work / ("n" * 255)).read_bytes() == b"content"
 
 
-def test_a_transfer_between_two_servers_is_not_a_lanes_work(xrootd, download, move, work):
-    with pytest.raises(StageError, match="neither"):
-        move(replace(download(xrootd.root("a")), destination=Url(xrootd.https("b"))))
+@pytest.mark.parametrize(
+    ("source", "target"), [("root", "https"), ("https", "root"), ("root", "root"), ("http", "davs")]
+)
+def test_a_file_can_stream_from_server_to_server(source, target, xrootd, download, move, tmp_path, work):
+    xrootd.put(f"streamed/{source}-{target}", CONTENT)
+    path = f"arrived/{source}-{target}"
+    transfer = Transfer.plain(
+        "f",
+        "out",
+        Url(getattr(xrootd, source)(f"streamed/{source}-{target}")),
+        Url(getattr(xrootd, target)(path)),
+        len(CONTENT),
+        Checksum("adler32", adler32(CONTENT)),
+    )
+
+    assert move(transfer).checksum.value == adler32(CONTENT)
+    assert (xrootd.data / path).read_bytes() == CONTENT
+    (xrootd.data / path).unlink()
+    with pytest.raises(Mismatch):
+        move(replace(transfer, checksum=flip(transfer.checksum)))
+    assert not (xrootd.data / path).exists()

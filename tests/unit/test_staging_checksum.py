@@ -9,13 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilot.staging.checksum import Digest
-from pilot.staging.order import Order
+from pilot.staging.order import Order, Side
+from pilot.staging.worker.checksum import Digest
 from pilot.values.errors import Md5Mismatch, Mismatch
 
 
 def order(size: int | None = None, checksum: tuple[str, str] | None = None) -> Order:
-    return Order("https://host/f?authz=secret", "file:///tmp/f", size, checksum, link=False)
+    return Order(
+        Side("https://host/f?authz=secret"),
+        Side("file:///tmp/f"),
+        size,
+        checksum,
+        link=False,
+        overwrite=False,
+        third_party="",
+    )
 
 
 @given(st.lists(st.binary()))
@@ -56,7 +64,7 @@ def test_md5_is_taken_only_if_the_catalogue_has_one():
 )
 def test_a_difference_to_the_catalogue_names_both_and_no_secret(expected, error, words):
     with pytest.raises(error, match=words) as caught:
-        Digest.of(expected).check(expected, expected.source)
+        Digest.of(expected).check(expected, expected.source.url)
 
     assert "secret" not in str(caught.value)
 

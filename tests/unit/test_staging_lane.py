@@ -6,13 +6,15 @@ import json
 import subprocess
 import sys
 
-from pilot.staging.lane import LaneSettings, environment
+from pilot.staging.lanes.attempt import Limits
+from pilot.staging.lanes.lane import LaneSettings, environment
+from pilot.staging.lanes.wallet import Identity
 from pilot.values.errors import STAGE_KINDS
 
 
 def worker(*lines: object, code: str = "", **variables: str) -> list[dict[str, object]]:
     """What a lane answers to these lines until the end of its input."""
-    settings = environment(LaneSettings(keep_s=20)) | variables
+    settings = environment(LaneSettings(keep_s=20), Identity()) | variables
     settings.pop("PILOT_LANE_PARENT")
     start = ["-c", code] if code else ["-m", "pilot.staging.worker"]
     done = subprocess.run(
@@ -31,7 +33,7 @@ def test_the_environment_is_built_from_nothing(monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/tmp/other.pem")
     monkeypatch.setenv("LD_PRELOAD_FOR_TEST", "x")
 
-    variables = environment(LaneSettings(connect_s=7, idle_s=30, token_file="/t"))
+    variables = environment(LaneSettings(connect_s=7, limits=Limits(idle_s=30)), Identity(token_file="/t"))
 
     assert not {"REQUESTS_CA_BUNDLE", "LD_PRELOAD_FOR_TEST", "HOME"} & set(variables)
     assert variables["XRD_CONNECTIONWINDOW"] == "7"
@@ -41,8 +43,8 @@ def test_the_environment_is_built_from_nothing(monkeypatch):
 
 
 def test_authorities_are_named_as_a_file_or_as_a_directory(tmp_path):
-    assert environment(LaneSettings(ca_path=str(tmp_path)))["X509_CERT_DIR"] == str(tmp_path)
-    assert environment(LaneSettings(ca_path="/ca.pem"))["X509_CERT_FILE"] == "/ca.pem"
+    assert environment(LaneSettings(ca_path=str(tmp_path)), Identity())["X509_CERT_DIR"] == str(tmp_path)
+    assert environment(LaneSettings(ca_path="/ca.pem"), Identity())["X509_CERT_FILE"] == "/ca.pem"
 
 
 def test_a_lane_says_that_it_is_ready_and_ends_with_its_input():
@@ -97,7 +99,7 @@ def test_a_lane_whose_parent_is_another_one_ends_at_once():
 
 def test_a_lane_does_not_import_from_the_directory_it_is_in(tmp_path):
     (tmp_path / "json.py").write_text("raise SystemExit(9)")
-    settings = environment(LaneSettings())
+    settings = environment(LaneSettings(), Identity())
     settings.pop("PILOT_LANE_PARENT")
 
     done = subprocess.run(

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from pilot.staging.checksum import Digest
-from pilot.staging.remote import deleted_on_error, verify
-from pilot.values.errors import Denied, Mismatch, StageError
+from pilot.staging.worker.remote import deleted_on_error, stored
+from pilot.staging.worker.tool import Stat
+from pilot.values.errors import Denied, Exists, Mismatch, StageError
 
 
 def test_a_server_that_tells_nothing_has_verified_nothing():
     with pytest.raises(Mismatch, match="neither size nor checksum"):
-        verify("https://host/f", Digest(), lambda: (None, None))
-
-
-def test_a_checksum_is_enough_without_a_size():
-    assert verify("https://host/f", Digest(), lambda: (None, "00000001")).verified == "checksum"
+        stored("https://host/f", 0, lambda: Stat(None, None))
 
 
 def test_a_file_that_shows_up_late_is_asked_for_again():
-    digest = Digest()
-    digest.update(b"content")
-    answers = iter([(0, None), (7, digest.adler32)])
+    answers = iter([Stat(0, None), Stat(7, "0b2f02d3")])
 
-    assert verify("root://host//f", digest, lambda: next(answers)).verified == "checksum"
+    assert stored("root://host//f", 7, lambda: next(answers)) == Stat(7, "0b2f02d3")
+
+
+def test_an_empty_file_is_not_waited_for():
+    answers = iter([Stat(0, "00000001")])
+
+    assert stored("root://host//f", 0, lambda: next(answers)) == Stat(0, "00000001")
 
 
 @pytest.mark.parametrize(("error", "deleted"), [(Mismatch("x"), [True]), (Denied("x"), [])])
@@ -34,3 +34,12 @@ def test_a_failed_upload_is_deleted_unless_it_was_refused(error, deleted):
         raise error
 
     assert calls == deleted
+
+
+def test_after_a_third_party_copy_a_missing_source_may_have_left_an_empty_target():
+    calls: list[bool] = []
+
+    with pytest.raises(StageError), deleted_on_error(lambda: calls.append(True), spared=(Exists,)):
+        raise Denied("x")
+
+    assert calls == [True]

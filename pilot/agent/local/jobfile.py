@@ -53,10 +53,17 @@ class JobFile:
             known = {**self.definition["panda"].get("inputUrls", {}), **urls}
             return {"panda": {**self.definition["panda"], "inputUrls": known}}
         located = {
-            key: [{**entry, "url": urls.get(entry["name"], entry.get("url"))} for entry in self.definition[key]]
+            key: [_located(entry, urls.get(entry["name"])) for entry in self.definition[key]]
             for key in ("inputs", "sandbox")
         }
         return {**self.definition, **located}
+
+
+def _located(entry: dict[str, Any], here: str | None) -> dict[str, Any]:
+    """A file with the URL of its local copy, if there is one, before those that the job file names."""
+    if here is None:
+        return entry
+    return {**entry, "url": [here, *entry["url"]] if "url" in entry else here}
 
 
 def read_job_file(file: Path, inputs_from: Path | None = None) -> JobFile:
@@ -144,13 +151,23 @@ def _input(file: Path, index: int, entry: Any, files: dict[str, Path]) -> dict[s
     for key in entry:
         if key not in _INPUT_KEYS:
             raise UsageError(f"{where}: unknown key {str(key)[:60]!r} (known: {', '.join(_INPUT_KEYS)})")
-    url = str(entry["url"])
-    name = str(entry.get("name") or url.partition("?")[0].rstrip("/").rpartition("/")[2])
+    given = entry["url"]
+    urls = [str(one) for one in given] if isinstance(given, list) else [str(given)]
+    name = str(entry.get("name") or _name_of(urls[0]))
     result = {"name": name, **{key: entry[key] for key in ("size", "checksum") if entry.get(key) is not None}}
-    if "://" in url:
-        return {**result, "url": url}
-    files[name] = _local(file, url)
-    return result
+    remote, local = [url for url in urls if "://" in url], [url for url in urls if "://" not in url]
+    if len(local) > 1:
+        raise UsageError(f"{where}: {local[0]} and {local[1]}: one of several places can be a file of yours")
+    if local:
+        files[name] = _local(file, local[0])
+        return {**result, "url": remote} if remote else result
+    return {**result, "url": remote if isinstance(given, list) else remote[0]}
+
+
+def _name_of(url: str) -> str:
+    """The last part of a URL or path; a metalink is called as the file that it names the places of."""
+    name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
+    return name.removesuffix(".meta4").removesuffix(".metalink")
 
 
 def _sandbox(file: Path, entry: Any, files: dict[str, Path]) -> dict[str, Any]:

@@ -7,17 +7,17 @@ import math
 import os
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pilot.net.transport import Answer
 from pilot.panda.mailbox import Mailbox
 from pilot.panda.reporter import Reporter
 from pilot.runner.journal import Journal, Kind
-from pilot.staging.obedience import Obedience
-from pilot.staging.transfer import Moved
+from pilot.staging.lanes.obedience import Obedience
+from pilot.staging.transfer import Moved, Transfer
 from pilot.values.deadline import Deadline
-from pilot.values.errors import STAGE_KINDS, ServerUnavailable, TransferFailed
+from pilot.values.errors import STAGE_KINDS, Exists, ServerUnavailable, StageError, TransferFailed
 from pilot.values.names import Checksum
 from pilot.values.stop import Drain, Stop
 from tests.fault.clock import JumpingClock
@@ -199,29 +199,53 @@ class MemoryLanes:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def move(self, transfer: Any, _deadline: Any, stop: Stop, _progress: Any = None, mercy: Any = None) -> Moved:
-        world, obedience = self._world, Obedience(stop, mercy)
+    def move(self, transfer: Transfer, deadline: Any, stop: Stop, progress: Any = None, mercy: Any = None) -> Moved:
+        """The one file of `move_all`."""
+        ((_, end),) = self.move_all([transfer], deadline, stop, progress, mercy)
+        if isinstance(end, StageError):
+            raise end
+        return end
+
+    def move_all(
+        self, transfers: Iterable[Transfer], _deadline: Any, stop: Stop, _progress: Any = None, mercy: Any = None
+    ) -> Iterator[tuple[Transfer, Moved | StageError]]:
+        """One after the other."""
+        for transfer in transfers:
+            try:
+                end: Moved | StageError = self._moved(transfer, stop, mercy)
+            except StageError as error:
+                end = error
+            yield transfer, end
+
+    def _moved(self, transfer: Transfer, stop: Stop, mercy: Any) -> Moved:
+        world, obedience, route = self._world, Obedience(stop, mercy), transfer.routes[0]
         fault = world.next_move()
         world.point(f"{transfer.direction}<")
         obedience.check()
         if transfer.direction == "out":
             world.stores(transfer)
-        content = world.server.path(transfer.source).read_bytes()
+        content = world.server.path(route.source).read_bytes()
         world.point(f"{transfer.direction}|")
         world.pass_time(fault.seconds)
         obedience.check()
         if fault.error:
             raise STAGE_KINDS.get(fault.error, TransferFailed)(f"{transfer.name}: a fault", transfer.direction)
-        self._arrive(transfer.destination, content)
+        there = world.server.path(route.destination)
+        if there.exists() and not transfer.overwrite and there.read_bytes() != content:
+            raise Exists(f"{transfer.name}: another file is there", transfer.direction)
+        self._arrive(route.destination, content)
         world.met[f"{'log' if transfer.name.endswith('.tgz') else 'file'} moved {transfer.direction}"] += 1
         world.point(f"{transfer.direction}>")
-        return Moved(transfer, len(content), Checksum("adler32", f"{zlib.adler32(content):08x}"))
+        return Moved(transfer, route, len(content), Checksum("adler32", f"{zlib.adler32(content):08x}"))
 
     def _arrive(self, url: str, content: bytes) -> None:
         self._world.server.put(url, content)
 
-    def warm(self, _schemes: Any = ()) -> None:
+    def warm(self, _urls: Any = ()) -> None:
         """There is no process."""
+
+    def trust(self, _origins: Any) -> None:
+        """There are no credentials."""
 
     def pids(self) -> set[int]:
         return set()

@@ -21,7 +21,7 @@ from pilot.embedded.server import EmbeddedServer
 from pilot.net.transport import Answer
 from pilot.panda.decode import decode_job
 from pilot.runner.lease import OURS
-from pilot.staging.plan import Trust, make_plan
+from pilot.staging.planning.plan import Trust, make_plan
 from pilot.values.site import Site, parse_queue, parse_storages
 from tests import history
 from tests.fault.schedules.injected import Turns
@@ -174,7 +174,8 @@ class Server:
     def _stored_by_rival(self, given: Mapping[str, Any]) -> dict[str, Any]:
         plan = make_plan(decode_job(given), SITE, self.data, Trust())
         report = {}
-        for name, (url, _) in plan.destinations.items():
+        for name, (way, *_) in plan.destinations.items():
+            url = way.url
             content = self.content(name).encode()
             self.put(url, content)
             report[name] = {"guid": "g", "fsize": len(content), "adler32": f"{zlib.adler32(content):08x}", "surl": url}

@@ -217,7 +217,7 @@ class World:
 
     def stores(self, transfer: Any) -> None:
         """An output is about to be stored: of a job that was given away only if the pilot could not know (lease)."""
-        job = int(re.search(r"/job-(\d+)-", transfer.source)[1])
+        job = int(re.search(r"/job-(\d+)-", transfer.routes[0].source)[1])
         record = self.server.record(job)
         if not transfer.name.endswith(".out") or (record.status in OURS and job not in self._told):
             return

@@ -9,12 +9,10 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO, Self
 
-from pilot.values.errors import Denied, FileMissing, NoSpace, StageError, TransferFailed
+from pilot.staging.order import partial_path
+from pilot.values.errors import Denied, Exists, FileMissing, NoSpace, StageError, TransferFailed
 
 CHUNK = 1 << 20
-
-_SUFFIX = ".part"
-_LONGEST_NAME = 255
 
 _KINDS: dict[int | None, type[StageError]] = {
     errno.ENOENT: FileMissing,
@@ -26,12 +24,6 @@ _KINDS: dict[int | None, type[StageError]] = {
     errno.EPERM: Denied,
     errno.EROFS: Denied,
 }
-
-
-def partial_path(target: str) -> str:
-    """Where a target is until it is right: beside it, under a name that the file system takes however long it is."""
-    folder, name = os.path.split(target)
-    return os.path.join(folder, name[: _LONGEST_NAME - len(_SUFFIX)] + _SUFFIX)  # noqa: PTH118 - pathlib costs 7 ms
 
 
 def stage_error(error: OSError, path: str) -> StageError:
@@ -75,16 +67,22 @@ def size_of(file: BinaryIO) -> int:
 
 
 class Partial:
-    """A target under its temporary name; leaving the block without `settle` removes it."""
+    """A target under its temporary name; leaving the block without `settle` removes it.
 
-    def __init__(self, target: str) -> None:
+    Something that is there already is found at the beginning, and again at the end (Exists), unless ``overwrite``.
+    """
+
+    def __init__(self, target: str, *, overwrite: bool) -> None:
         self.target = target
+        self._overwrite = overwrite
         self.path = partial_path(target)
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
         """Make the parents, and way for the temporary name."""
         with local_errors(self.path):
+            if not self._overwrite and os.path.lexists(self.target):
+                raise Exists(f"{self.target}: it is there already")
             os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)  # noqa: PTH103, PTH120
             remove(self.path)
         return self
@@ -110,16 +108,32 @@ class Partial:
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def fileno(self) -> int:
+        """The open file; it is made at the first call."""
+        with local_errors(self.path):
+            return self._opened().fileno()
+
     def settle(self) -> None:
         """Give a written file its name."""
         with local_errors(self.path):
             os.fchmod(self._opened().fileno(), 0o644)
-            self.rename()
+        self.settle_link()
 
-    def rename(self) -> None:
+    def settle_link(self) -> None:
         """Give the file its name, and leave its mode alone: a hard link's belongs to the other name too."""
         with local_errors(self.path):
-            os.rename(self.path, self.target)  # noqa: PTH104
+            if self._overwrite or not self._linked():
+                os.rename(self.path, self.target)  # noqa: PTH104
+
+    def _linked(self) -> bool:
+        """Give it its name by a link, which never takes another file's place; False where there are no links."""
+        try:
+            os.link(self.path, self.target, follow_symlinks=False)
+        except FileExistsError:
+            raise Exists(f"{self.target}: it is there already") from None
+        except OSError:
+            return False
+        return True
 
     def _opened(self) -> BinaryIO:
         if self._file is None:

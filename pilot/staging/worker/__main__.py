@@ -1,11 +1,13 @@
 """The lane: a child process that moves one file at a time, as its parent asks on stdin.
 
-One JSON object per line, ``{id, op, source, destination, size, checksum, credential, link}`` down, and up
-``{id, progress}``, ``{id, verifying}``, and at last ``{id, done}`` or ``{id, error}``. ``op`` is copy, delete
-(of ``destination``) or warm (imports for ``schemes``). A process, since a stalled xrootd call can be ended by
-nothing but SIGKILL, and since what these libraries allocate must be gone when the payload runs.
+One JSON object per line, ``{id, op, source, destination, size, checksum, credential, ...}`` down (`order.py`
+reads it), and up ``{id, progress}``, ``{id, writing}``, ``{id, verifying}``, ``{id, note}``, and at last ``{id, done}``
+or ``{id, error}``. ``op`` is copy, delete (of ``destination``), find (the files at ``source``) or warm (imports for
+``schemes``). Orders may be sent ahead: they are done in their order.
 
-Nothing heavy is imported before a request needs it: the lane's start is on the way to the first byte.
+A process, since a stalled xrootd call can be ended by nothing but SIGKILL, and since what these libraries
+allocate must be gone when the payload runs. Nothing heavy is imported before a request needs it: the lane's
+start is on the way to the first byte.
 """
 
 from __future__ import annotations
@@ -15,26 +17,14 @@ import os
 import select
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from pilot.processes.child import Answers, die_with, take_pipes
-from pilot.staging.order import WEB, XROOT, Around, Done, Order, Report, plain, scheme_of
+from pilot.staging.order import Around, Order, Report, plain, side
+from pilot.staging.worker.copy import copy, find, tool
 from pilot.values.errors import StageError, TransferFailed
 
 _PROGRESS_EVERY_S = 0.2
-
-
-class Tool(Protocol):
-    """What each protocol's module offers; one side of every order is a local file."""
-
-    def fetch(self, order: Order, report: Report, around: Around, /) -> Done:
-        """Bring ``order.source`` to the local ``order.destination``."""
-
-    def store(self, order: Order, report: Report, around: Around, /) -> Done:
-        """Bring the local ``order.source`` to ``order.destination``, and verify it there."""
-
-    def delete(self, url: str, around: Around, /) -> None:
-        """Remove a file from storage."""
 
 
 def main() -> None:
@@ -67,8 +57,14 @@ class _Progress:
             self._next = now + _PROGRESS_EVERY_S
             self._answers.send({"id": self._ident, "progress": total_bytes})
 
+    def writing(self) -> None:
+        self._answers.send({"id": self._ident, "writing": True})
+
     def verifying(self, size: int) -> None:
         self._answers.send({"id": self._ident, "verifying": size})
+
+    def note(self, text: str, **keys: object) -> None:
+        self._answers.send({"id": self._ident, "note": text, "keys": keys})
 
 
 def _serve(message: dict[str, Any], answers: Answers, around: Around) -> None:
@@ -77,7 +73,8 @@ def _serve(message: dict[str, Any], answers: Answers, around: Around) -> None:
     try:
         result = _do(message, _Progress(ident, answers), around)
     except StageError as error:
-        answers.send({"id": ident, "error": {"kind": error.kind, "message": plain(str(error))}})
+        told = {"kind": error.kind, "message": plain(str(error)), "pause_s": error.pause_s}
+        answers.send({"id": ident, "error": told})
     except BrokenPipeError:
         raise
     # The one place where everything is caught: a surprise costs this file, not the lane, and the parent's
@@ -90,46 +87,22 @@ def _serve(message: dict[str, Any], answers: Answers, around: Around) -> None:
             answers.send({"id": ident, "done": result})
 
 
-def _do(message: dict[str, Any], report: Report, around: Around) -> dict[str, Any] | None:
+def _do(message: dict[str, Any], report: Report, around: Around) -> Any:
     match message.get("op"):
         case "copy":
-            return _copy(Order.parse(message), report, around)._asdict()
+            return copy(Order.parse(message), report, around)._asdict()
         case "delete":
-            url = message["destination"]
-            _tool(scheme_of(url)).delete(url, around)
+            target = side(message, "destination")
+            tool(target.scheme).delete(target, around)
             return {}
+        case "find":
+            return [entry._asdict() for entry in find(side(message, "source"), around)]
         case "warm":
             for scheme in message["schemes"]:
-                _tool(scheme)
+                tool(scheme)
             return None
         case other:
             raise TransferFailed(f"the lane does not know the operation {other!r}")
-
-
-def _copy(order: Order, report: Report, around: Around) -> Done:
-    source, destination = scheme_of(order.source), scheme_of(order.destination)
-    if destination == "file" and (source != "file" or order.link):
-        return _tool(source).fetch(order, report, around)
-    if source == "file":
-        return _tool(destination).store(order, report, around)
-    raise TransferFailed(f"{plain(order.source)}: neither it nor {plain(order.destination)} is a local file")
-
-
-def _tool(scheme: str) -> Tool:
-    """The module that speaks ``scheme``, imported now (requests: 100 ms, xrootd: 45 ms and its threads)."""
-    if scheme in WEB:
-        from pilot.staging import http  # noqa: PLC0415
-
-        return http
-    if scheme in XROOT:
-        from pilot.staging import xroot  # noqa: PLC0415
-
-        return xroot
-    if scheme == "file":
-        from pilot.staging import posix  # noqa: PLC0415
-
-        return posix
-    raise TransferFailed(f"no lane speaks {scheme!r}")
 
 
 def _lines(fd: int, keep_s: float) -> Iterator[bytes]:

@@ -9,10 +9,14 @@ import select
 import site
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pilot.staging.lanes.attempt import Attempt, Limits
+from pilot.staging.lanes.wallet import Identity
 
 _END_S = 1.0
 _KILLED_S = 5.0
@@ -25,38 +29,41 @@ class LaneSettings:
 
     Args:
         ca_path: a CA bundle, or a directory of hashed certificates; None for the system's.
-        client_certificate: a PEM file with certificate and key (a proxy), or None.
-        token_file: a bearer token for root:// servers (mode 600: others are refused), or None.
         http_proxy: URL of a proxy for http and https, or None.
+        lanes: how many processes may move files at once.
         connect_s: how long a server may take to accept a connection, in seconds.
-        idle_s: how long no byte may move.
-        total_s: how long one file may take, with all its tries.
+        limits: how long the bytes of a file may take.
         keep_s: how long an idle process stays.
         patience_s: how long an output is tried again, counted from its first try.
     """
 
     ca_path: str | None = None
-    client_certificate: str | None = None
-    token_file: str | None = None
     http_proxy: str | None = None
+    lanes: int = 4
     connect_s: float = 15.0
-    idle_s: float = 60.0
-    total_s: float = 6 * 3600.0
+    limits: Limits = field(default_factory=Limits)
     keep_s: float = 5.0
     patience_s: float = 0.0
 
 
 class Lane:
-    """A running transfer process. To be started in a thread that lives on: the process dies with it."""
+    """A running transfer process. To be started in a thread that lives on: the process dies with it.
 
-    def __init__(self, settings: LaneSettings) -> None:
+    ``key`` is who it is for the storages that it speaks to; ``orders`` are those that it has not answered.
+    ``tired``: xrootd's library remembers a broken connection, and would not try again for a while.
+    """
+
+    def __init__(self, settings: LaneSettings, key: frozenset[Identity], login: Identity) -> None:
         """Start it; OSError if the system has no process to give."""
+        self.key = key
+        self.orders: deque[Attempt] = deque()
+        self.tired = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "pilot.staging.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment(settings),
+            env=environment(settings, login),
             cwd="/",
             bufsize=0,
             start_new_session=True,
@@ -122,8 +129,8 @@ class Lane:
         return bool(poll.poll(seconds * 1000))
 
 
-def environment(settings: LaneSettings) -> dict[str, str]:
-    """The process's whole environment, built from nothing."""
+def environment(settings: LaneSettings, login: Identity) -> dict[str, str]:
+    """The process's whole environment, built from nothing; ``login`` is for root:// servers."""
     seconds = {name: str(max(1, round(value))) for name, value in _xrootd_limits(settings).items()}
     variables = {
         "LANG": "C.UTF-8",
@@ -132,13 +139,12 @@ def environment(settings: LaneSettings) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(_import_path()),
         "PILOT_LANE_PARENT": str(os.getpid()),
         "PILOT_LANE_CONNECT_S": str(settings.connect_s),
-        "PILOT_LANE_IDLE_S": str(settings.idle_s),
+        "PILOT_LANE_IDLE_S": str(settings.limits.idle_s),
         "PILOT_LANE_KEEP_S": str(settings.keep_s),
         "PILOT_LANE_CA": settings.ca_path or "",
-        "PILOT_LANE_CERTIFICATE": settings.client_certificate or "",
         "PILOT_LANE_PROXY": settings.http_proxy or "",
-        "X509_USER_PROXY": settings.client_certificate or "",
-        "BEARER_TOKEN_FILE": settings.token_file or "",
+        "X509_USER_PROXY": login.certificate,
+        "BEARER_TOKEN_FILE": login.token_file,
         **_authorities(settings.ca_path),
         # A refused connection waits for the rest of the window before the library tries again. One try, then:
         # tries are counted in `lanes`, and there they are seconds apart.
@@ -152,9 +158,9 @@ def environment(settings: LaneSettings) -> dict[str, str]:
 def _xrootd_limits(settings: LaneSettings) -> dict[str, float]:
     return {
         "XRD_CONNECTIONWINDOW": settings.connect_s,
-        "XRD_REQUESTTIMEOUT": settings.idle_s,
-        "XRD_STREAMTIMEOUT": settings.idle_s,
-        "XRD_STREAMERRORWINDOW": settings.idle_s,
+        "XRD_REQUESTTIMEOUT": settings.limits.idle_s,
+        "XRD_STREAMTIMEOUT": settings.limits.idle_s,
+        "XRD_STREAMERRORWINDOW": settings.limits.idle_s,
     }
 
 

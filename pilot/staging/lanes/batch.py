@@ -1,0 +1,264 @@
+"""Batch: some transfers under way at once: which lane does what, whom to wait for, and what is cleared at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from pilot.staging.lanes.attempt import Attempt
+from pilot.staging.lanes.fleet import Fleet
+from pilot.staging.lanes.lane import Lane
+from pilot.staging.lanes.obedience import Obedience
+from pilot.staging.lanes.task import LaneDied, Step, Task
+from pilot.staging.order import partial_path, plain
+from pilot.staging.transfer import Hop, Moved, Transfer
+from pilot.values.deadline import Deadline
+from pilot.values.errors import STAGE_KINDS, StageError, TransferFailed, Unreachable
+from pilot.values.events import events
+from pilot.values.stop import Stop
+
+log = events(__name__)
+
+Outcome = Moved | StageError
+
+_CLEAN_S = 3.0
+"""How long the removal of what killed uploads left behind may take, in seconds: a stop waits for it."""
+
+_SENT_AGAIN = 2
+"""An order that met a lane on its way out is sent to another one so often."""
+
+
+class Batch:
+    """The loop: hand out orders, listen, hold the limits, and tell of each transfer that has ended."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        fleet: Fleet,
+        attempt: Callable[[Task | None, Step], Attempt],
+        obedience: Obedience,
+        progress: Callable[[Transfer, int], None],
+    ) -> None:
+        """``attempt`` makes the order for a step; it may raise a StageError."""
+        self._waiting = deque(tasks)
+        self._fleet = fleet
+        self._attempt = attempt
+        self._obedience = obedience
+        self._progress = progress
+        self._ended: deque[tuple[Transfer, Outcome]] = deque()
+        self._cleared_until = Deadline.never()
+
+    def run(self) -> Generator[tuple[Transfer, Outcome], None, None]:
+        """Each transfer with how it ended, as it ends. Raises Stopped. Nothing is left under way."""
+        try:
+            while self._waiting or self._busy():
+                self._obedience.check()
+                self._hand_out()
+                if not self._ended:
+                    self._listen()
+                    self._hold_limits()
+                while self._ended:
+                    yield self._ended.popleft()
+        finally:
+            self._abandon()
+
+    def _busy(self) -> list[Lane]:
+        return [lane for lane in self._fleet.lanes if lane.orders]
+
+    def _hand_out(self) -> None:
+        """Give orders to lanes as long as there are lanes to take them."""
+        for task in list(self._waiting):
+            if not task.not_before.expired():
+                continue
+            step = task.step()
+            try:
+                attempt = self._attempt(task, step)
+                lane = self._fleet.lane_for(attempt)
+            except StageError as error:
+                self._waiting.remove(task)
+                self._failed(task, step, error)
+            except OSError as error:
+                self._waiting.remove(task)
+                text = f"{task.transfer.name}: the transfer process does not start: {error.strerror}"
+                self._failed(task, step, Unreachable(text, task.transfer.direction))
+            else:
+                if lane is None:
+                    return
+                self._waiting.remove(task)
+                self._send(lane, attempt)
+
+    def _send(self, lane: Lane, attempt: Attempt) -> None:
+        lane.orders.append(attempt)
+        attempt.begin()
+        if not lane.send(attempt.message):
+            self._gone(lane)
+
+    def _listen(self) -> None:
+        """Wait until a lane has something to say, or it is time to look at the limits."""
+        busy, wakers = self._busy(), self._obedience.wakers()
+        seconds = min(
+            self._obedience.left(),
+            *(lane.orders[0].left() for lane in busy),
+            *(task.not_before.left() for task in self._waiting if not task.not_before.expired()),
+            math.inf,
+        )
+        watched: list[Lane | Stop] = [*busy, *wakers]
+        ready, _, _ = select.select(watched, [], [], None if math.isinf(seconds) else seconds)
+        for lane in busy:
+            if lane in ready:
+                self._hear(lane)
+
+    def _hear(self, lane: Lane) -> None:
+        for message in lane.messages():
+            head = lane.orders[0] if lane.orders else None
+            if head is None or message.get("id") != head.message["id"]:
+                continue
+            if "done" in message or "error" in message:
+                lane.orders.popleft()
+                if lane.orders:
+                    lane.orders[0].begin()
+                self._answered(lane, head, message)
+            elif "note" in message:
+                log.info(message["note"], file=head.step.transfer.name, **message["keys"])
+            else:
+                self._moved(head, message)
+        if lane.ended:
+            self._gone(lane)
+
+    def _moved(self, attempt: Attempt, message: dict[str, Any]) -> None:
+        before = attempt.moved
+        attempt.heard(message)
+        if attempt.moved > before:
+            self._progress(attempt.step.transfer, attempt.moved)
+
+    def _answered(self, lane: Lane, attempt: Attempt, message: dict[str, Any]) -> None:
+        task, step = attempt.task, attempt.step
+        if task is None:
+            return
+        if "error" in message:
+            told = message["error"]
+            kind = STAGE_KINDS.get(told["kind"], TransferFailed)
+            error = kind(f"{step.transfer.name}: {told['message']}", step.transfer.direction)
+            error.pause_s = told.get("pause_s", 0.0)
+            lane.tired = lane.tired or error.retryable
+            self._failed(task, step, error, attempt)
+        else:
+            attempt.moved = message["done"].get("size", 0)
+            log.debug("a file was moved", **attempt.account())
+            task.done(step, message["done"], attempt.took_s)
+            self._next(task)
+
+    def _failed(self, task: Task, step: Step, error: StageError, attempt: Attempt | None = None) -> None:
+        """An attempt has failed; what that means is the task's to say."""
+        error.direction = step.transfer.direction
+        account = attempt.account() if attempt else {"file": step.transfer.name, "source": plain(step.hop.source)}
+        log.warning("a transfer failed", **account, why=str(error))
+        task.failed(step, error, key=attempt and attempt.key, writing=bool(attempt and attempt.writing))
+        self._next(task)
+
+    def _next(self, task: Task) -> None:
+        if task.end is None:
+            self._waiting.appendleft(task)
+        else:
+            self._ended.append((task.transfer, task.end))
+
+    def _gone(self, lane: Lane) -> None:
+        """A lane has ended by itself, idle or in the middle of a file."""
+        orders, lane.orders = lane.orders, deque()
+        status = self._fleet.end(lane)
+        head = orders[0] if orders else None
+        if head is not None and (status != 0 or head.moved or head.writing):
+            orders.popleft()
+            self._clear([head])
+            how = f"killed by signal {-status}" if status < 0 else f"status {status}"
+            self._broken(head, head.error(LaneDied, f"the transfer process died ({how}) after {head.moved} bytes"))
+        for order in reversed(orders):
+            self._again(order)
+
+    def _again(self, attempt: Attempt) -> None:
+        """An order that nobody has begun with."""
+        task = attempt.task
+        if task is None:
+            return
+        task.sent_again += 1
+        if task.sent_again > _SENT_AGAIN:
+            self._broken(attempt, attempt.error(LaneDied, "the transfer process leaves at once, without an answer"))
+        else:
+            self._waiting.appendleft(task)
+
+    def _broken(self, attempt: Attempt, error: StageError) -> None:
+        if attempt.task is not None:
+            self._failed(attempt.task, attempt.step, error, attempt)
+
+    def _hold_limits(self) -> None:
+        """Kill what has reached a limit; raise Stopped if a stop leaves less than the rest takes."""
+        for lane in self._busy():
+            head = lane.orders[0]
+            self._obedience.check(head.still_s())
+            try:
+                head.check()
+            except StageError as error:
+                self._kill(lane)
+                self._clear([head])
+                self._broken(head, error)
+
+    def _kill(self, lane: Lane) -> None:
+        """End a lane in the middle of its first order; the others go to another one."""
+        for order in list(lane.orders)[:0:-1]:
+            if order.task is not None:
+                self._waiting.appendleft(order.task)
+        lane.orders.clear()
+        self._fleet.kill(lane)
+
+    def _abandon(self) -> None:
+        """End all that is under way, and remove what it left."""
+        busy = self._busy()
+        heads = [lane.orders[0] for lane in busy]
+        for lane in busy:
+            self._kill(lane)
+        self._clear(heads)
+        for task in self._waiting:
+            for hop in task.left:
+                self._delete(task.transfer, hop)
+
+    def _clear(self, killed: Sequence[Attempt]) -> None:
+        """Remove what killed orders have left of their targets; a best effort where that is a server."""
+        self._cleared_until = self._obedience.clearing(Deadline.after(_CLEAN_S))
+        for attempt in killed:
+            target = attempt.step.hop.destination
+            if target.scheme == "file":
+                with contextlib.suppress(OSError):
+                    os.unlink(partial_path(target.path))  # noqa: PTH108 - as the lane does
+            elif attempt.writing:
+                self._delete(attempt.step.transfer, attempt.step.hop)
+
+    def _delete(self, transfer: Transfer, hop: Hop) -> None:
+        with contextlib.suppress(StageError, OSError):
+            deletion = self._attempt(None, Step(transfer, hop, delete=True))
+            ask(self._fleet, deletion, self._cleared_until)
+
+
+def ask(fleet: Fleet, attempt: Attempt, limit: Deadline) -> Any:
+    """Give an order in a lane of its own and wait for the answer: what it found. Raises its StageError, or OSError."""
+    lane = fleet.start(attempt)
+    lane.orders.append(attempt)
+    try:
+        lane.send(attempt.message)
+        while not lane.ended and select.select([lane], [], [], limit.timeout())[0]:
+            for message in lane.messages():
+                if message.get("id") != attempt.message["id"]:
+                    continue
+                if "error" in message:
+                    kind = STAGE_KINDS.get(message["error"]["kind"], TransferFailed)
+                    raise kind(message["error"]["message"], attempt.step.transfer.direction)
+                if "done" in message:
+                    return message["done"]
+        raise attempt.error(Unreachable, "no answer in time")
+    finally:
+        lane.orders.clear()
+        fleet.kill(lane)

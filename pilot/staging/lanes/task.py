@@ -1,0 +1,221 @@
+"""Task: one transfer on its way: which route and hop is next, and what a failure means for it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pilot.staging.lanes.standing import Standing
+from pilot.staging.transfer import Hop, Moved, Route, Transfer
+from pilot.values.deadline import Deadline
+from pilot.values.errors import Denied, Exists, Mismatch, NoSpace, StageError, Unreachable
+from pilot.values.events import events
+from pilot.values.names import Checksum, Url
+
+log = events(__name__)
+
+# The retry policy. Every route is tried once before any is tried again: a second replica is quicker than a
+# pause. Trouble that may pass is worth three tries of a route, with pauses of up to 1, 2, ... 30 s drawn evenly
+# (pods that fail together do not come back together), and for outputs until `patience` is over: they are what
+# the whole job was for (promise P4). Bytes that arrived wrong are sent once more; an answer that will be the
+# same (missing, denied, ...) ends its route.
+_TRIES = 3
+_MISMATCH_TRIES = 2
+_DIED_TRIES = 2
+_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+
+
+class LaneDied(Unreachable):
+    """The process ended in the middle of a file: if a second one does too, a third would."""
+
+
+@dataclass
+class _Tried:
+    """What has become of a route so far."""
+
+    route: Route
+    tries: int = 0
+    error: StageError | None = None
+
+    def worth_another(self) -> bool:
+        """Whether it may be walked again, or for the first time."""
+        return self.error is None or self.tries < _allowed(self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is next for a file: a hop, or the deletion of a copy that it has only passed through.
+
+    ``transfer`` is the file as it is known by now; ``last``: there is no other way.
+    """
+
+    transfer: Transfer
+    hop: Hop
+    overwrite: bool = False
+    last: bool = True
+    delete: bool = False
+
+
+class Task:
+    """One transfer, from its first attempt to its end. It is told what happened, and says what is next."""
+
+    def __init__(
+        self, transfer: Transfer, standing: Standing, deadline: Deadline, total_s: float, patience_s: float
+    ) -> None:
+        """``total_s``: for all tries, from the first on. ``patience_s``: so long an output is tried again."""
+        self.transfer = transfer
+        self.deadline = deadline
+        self.not_before = Deadline.after(0, deadline.clock)
+        self._standing = standing
+        self._total_s = total_s
+        self._patience_s = patience_s
+        self._began: Deadline | None = None
+        self._tried = [_Tried(route) for route in transfer.routes]
+        self._now: _Tried | None = None
+        self._hop = 0
+        self._known = transfer
+        self._left: dict[Url, Hop] = {}
+        self._passing: list[Hop] = []
+        self._tokens: set[object] = set()
+        self._end: Moved | StageError | None = None
+        self.sent_again = 0
+
+    @property
+    def end(self) -> Moved | StageError | None:
+        """How it ended; None as long as there is something to do."""
+        return None if self._passing and self._now is None else self._end
+
+    @property
+    def left(self) -> list[Hop]:
+        """What may lie at a storage, and is not to stay there if nothing more can be done."""
+        return [*self._passing, *self._left.values()]
+
+    @property
+    def limit(self) -> Deadline:
+        """The end of all tries."""
+        return self._within(self._total_s)
+
+    def _within(self, seconds: float) -> Deadline:
+        """So long after the first try, or when the caller's time is over."""
+        if self._began is None:
+            self._began = Deadline.after(0, self.deadline.clock)
+        return self.deadline.sooner(Deadline(self._began.at + seconds, self.deadline.clock))
+
+    def step(self) -> Step:
+        """What is to be done now."""
+        if self._now is None and self._passing:
+            return Step(self.transfer, self._passing[-1], delete=True)
+        if self._now is None:
+            self._now = self._best()
+            self._hop, self._known = 0, self.transfer
+        hop = self._now.route.hops[self._hop]
+        overwrite = self.transfer.overwrite or self._is_ours(hop, self._now.route)
+        last = not any(one is not self._now and one.worth_another() for one in self._tried)
+        return Step(self._known, hop, overwrite, last)
+
+    def _is_ours(self, hop: Hop, route: Route) -> bool:
+        """Whether what is at its destination can only be what a broken attempt of ours has left.
+
+        Two protocols of one storage reach one file.
+        """
+        endpoints = {left.route.endpoint for left in self._tried if left.route.destination in self._left} - {None}
+        return hop.destination in self._left or (hop is route.hops[-1] and route.endpoint in endpoints)
+
+    def _best(self) -> _Tried:
+        """Of the routes that were walked least, the first one by way of storages in good standing."""
+        open_ones = [one for one in self._tried if one.worth_another() or self._waiting(one)]
+        least = min(one.tries for one in open_ones)
+        candidates = {one.route: one for one in open_ones if one.tries == least}
+        return candidates[self._standing.sort(list(candidates))[0]]
+
+    def done(self, step: Step, answer: dict[str, Any], seconds: float) -> None:
+        """A step is done and verified; the next hop is to bring the very same bytes."""
+        if step.delete:
+            self._passing.remove(step.hop)
+            return
+        assert self._now is not None  # noqa: S101 - for mypy: a route is under way
+        self._standing.worked(step.hop)
+        self._left.pop(step.hop.destination, None)
+        if step.hop.passing:
+            self._passing.append(step.hop)
+        checksum = Checksum("adler32", answer["adler32"]) if answer["adler32"] else self._known.checksum
+        self._known = replace(self._known, size=answer["size"], checksum=checksum)
+        self._hop += 1
+        if self._hop == len(self._now.route.hops):
+            route, size, there = self._now.route, answer["size"], answer["there"]
+            self._finish(Moved(self.transfer, route, size, checksum, seconds, there))
+            self._now = None
+
+    def failed(self, step: Step, error: StageError, *, key: object = None, writing: bool = False) -> None:
+        """A step has failed: the transfer is given up, or its next attempt has its time.
+
+        ``key``: with which credentials, if with any; ``writing``: it may have left something at its destination.
+        """
+        if step.delete:
+            log.warning("something may be left at a storage", file=step.hop.destination, why=str(error))
+            self._passing.remove(step.hop)
+            return
+        assert self._now is not None  # noqa: S101 - for mypy: a route is under way
+        self._standing.failed(step.hop, error)
+        failed, self._now = self._now, None
+        failed.error = error
+        if not self._with_new_token(key, error):
+            failed.tries += 1
+        if writing:
+            self._left[step.hop.destination] = step.hop
+        again = [one for one in self._tried if one.worth_another() or self._waiting(one)]
+        if self.limit.expired() or _hopeless(step, failed.route, error):
+            self._finish(error)
+        elif not again:
+            self._finish(self._all_failed(error))
+        elif tries := min(one.tries for one in again):
+            self._pause(tries, error)
+
+    def _finish(self, end: Moved | StageError) -> None:
+        """The end is known; what a broken attempt may have left somewhere is to be deleted before it is told."""
+        self._end = end
+        self._passing += self._left.values()
+        self._left.clear()
+
+    def _with_new_token(self, key: object, error: StageError) -> bool:
+        """Whether it was denied with a token, for the first time: a storage may know a fresh one only in a moment."""
+        if not isinstance(error, Denied) or not key or key in self._tokens:
+            return False
+        self._tokens.add(key)
+        return True
+
+    def _waiting(self, one: _Tried) -> bool:
+        """Whether it is an output that a storage may take later."""
+        retryable = one.error is not None and one.error.retryable and not isinstance(one.error, LaneDied)
+        return self.transfer.direction == "out" and retryable and not self._within(self._patience_s).expired()
+
+    def _pause(self, tries: int, error: StageError) -> None:
+        longest = min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(tries - 1, 10))
+        pause = max(random.uniform(0, longest), error.pause_s)  # noqa: S311 - no secret
+        self.not_before = Deadline.after(min(pause, self.limit.left()), self.deadline.clock)
+
+    def _all_failed(self, error: StageError) -> StageError:
+        """The last error; with several routes its text has all their reasons."""
+        reasons = [str(one.error) for one in self._tried if one.error is not None]
+        if len(reasons) < 2:
+            return error
+        told = "; ".join(reason.removeprefix(f"{self.transfer.name}: ") for reason in reasons)
+        return type(error)(f"{self.transfer.name}: none of {len(reasons)} ways worked: {told}", self.transfer.direction)
+
+
+def _hopeless(step: Step, route: Route, error: StageError) -> bool:
+    """Whether no other route could do better: another file is at the target, or the local disk is full."""
+    if isinstance(error, Exists):
+        return step.hop.destination == route.destination
+    return isinstance(error, NoSpace) and step.hop.destination.scheme == "file"
+
+
+def _allowed(error: StageError) -> int:
+    """How many tries of a route a failure of this kind is worth."""
+    if isinstance(error, Mismatch):
+        return _MISMATCH_TRIES
+    if isinstance(error, LaneDied):
+        return _DIED_TRIES
+    return _TRIES if error.retryable else 1

@@ -1,0 +1,1 @@
+"""A lane: the child process that moves files, one protocol a module."""

@@ -1,0 +1,1 @@
+"""http, https, dav and davs for the lane."""

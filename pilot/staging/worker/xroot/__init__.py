@@ -1,0 +1,1 @@
+"""root, roots and xroot for the lane, by the XRootD bindings."""
