@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 import requests
+from moving import figures, missing, show
 from sleeping import sleeping
 
 RUNS = 10
@@ -237,6 +238,12 @@ def main() -> None:
         results["CPU seconds, children included"]["median"] / results["python -c 'import requests': CPU s"]["median"]
     )
     _print(results)
+    if reason := missing():
+        print(f"\nnothing was moved: {reason}")
+    else:
+        print()
+        show(moved := figures())
+        results |= moved
     Path(__file__).with_name("results.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
