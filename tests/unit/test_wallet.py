@@ -147,6 +147,17 @@ def test_a_lane_gets_a_private_copy_and_a_new_token_is_a_new_identity(wallet, pu
     assert not Path(new.token_file).exists()
 
 
+def test_what_a_killed_life_has_left_is_removed_and_nothing_else(wallet, put, tmp_path):
+    left, other = tmp_path / "copies" / ("0f" * 10), tmp_path / "copies" / "mine.txt"
+    left.parent.mkdir()
+    for file in (left, other):
+        file.write_text("text")
+
+    wallet(f"*=token:{put('token', 'opaque-token')}").identity(SITE, write=False)
+
+    assert (left.exists(), other.exists()) == (False, True)
+
+
 def test_what_is_missing_is_told_with_its_name(wallet, tmp_path):
     with pytest.raises(Denied, match=r"storage credential .*/gone: No such file"):
         wallet(f"*=token:{tmp_path}/gone").identity(SITE, write=False)

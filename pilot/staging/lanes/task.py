@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pilot.staging.lanes.standing import Standing
+from pilot.staging.order import plain
 from pilot.staging.transfer import Hop, Moved, Route, Transfer
 from pilot.values.deadline import Deadline
 from pilot.values.errors import Denied, Exists, Mismatch, NoSpace, StageError, Unreachable
@@ -154,7 +155,7 @@ class Task:
         ``key``: with which credentials, if with any; ``writing``: it may have left something at its destination.
         """
         if step.delete:
-            log.warning("something may be left at a storage", file=step.hop.destination, why=str(error))
+            log.warning("something may be left at a storage", url=plain(step.hop.destination), why=str(error))
             self._passing.remove(step.hop)
             return
         assert self._now is not None  # noqa: S101 - for mypy: a route is under way

@@ -23,6 +23,12 @@ from pilot.staging.lanes.standing import origin
 from pilot.staging.lanes.tokens import Claims, best
 from pilot.staging.order import plain
 from pilot.values.errors import NoCredential, UsageError
+from pilot.values.events import events
+
+log = events(__name__)
+
+_DIGIT = "[0-9a-f]"
+_NAME = _DIGIT * 20
 
 KINDS = ("token", "tokens", "proxy", "none")
 
@@ -120,6 +126,7 @@ class Wallet:
         now = time.time()
         token = tokens[0] if rule.kind == "token" and rule.pattern != "*" else best(tokens, url, now, write=write)
         if token is None:
+            log.debug("none of the tokens is meant for this storage", url=plain(url), tokens=rule.path)
             return ""
         self._learn(token.text)
         if token.ends is not None and token.ends <= now:
@@ -139,7 +146,10 @@ class Wallet:
 
     def _copied(self, content: bytes) -> str:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target = self._folder / hashlib.sha256(content).hexdigest()[:20]
+        if not self._kept:  # what a life that was killed has left
+            for old in self._folder.glob(_NAME):
+                old.unlink(missing_ok=True)
+        target = self._folder / hashlib.sha256(content).hexdigest()[: len(_NAME) // len(_DIGIT)]
         part = target.with_suffix(".part")
         part.unlink(missing_ok=True)
         part.touch(mode=0o600, exist_ok=False)
