@@ -94,10 +94,13 @@ def _asked(connections: urllib3.PoolManager, method: str, url: str, **more: Any)
     """One request. A kept connection may have been closed by the server meanwhile: then a new one is made, once."""
     more |= {"retries": False, "redirect": False, "preload_content": False}
     more |= {"decode_content": False}  # a server that labels a .gz file as an encoding would have it unpacked
+    server = connections.connection_from_url(url)
+    made = server.num_connections
     try:
         return connections.urlopen(method, url, **more)
     except urllib3.exceptions.ProtocolError:
-        if method not in _REPEATABLE or getattr(more["body"], "begun", False):
+        was_new = server.num_connections > made
+        if was_new or method not in _REPEATABLE or getattr(more["body"], "begun", False):
             raise
         return connections.urlopen(method, url, **more)
 
