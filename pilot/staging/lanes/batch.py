@@ -148,9 +148,11 @@ class Batch:
             lane.tired = lane.tired or error.retryable
             self._failed(task, step, error, attempt)
         else:
-            attempt.moved = message["done"].get("size", 0)
+            done = message["done"]
+            attempt.moved = done.get("size", 0)
             log.debug("a file was moved", **attempt.account())
-            task.done(step, message["done"], attempt.took_s)
+            # the lane's own time: several answers for files that were sent ahead may come at once
+            task.done(step, done, done.get("seconds", 0.0))
             self._next(task)
 
     def _failed(self, task: Task, step: Step, error: StageError, attempt: Attempt | None = None) -> None:

@@ -90,7 +90,9 @@ def _serve(message: dict[str, Any], answers: Answers, around: Around) -> None:
 def _do(message: dict[str, Any], report: Report, around: Around) -> Any:
     match message.get("op"):
         case "copy":
-            return copy(Order.parse(message), report, around)._asdict()
+            began = time.monotonic()
+            done = copy(Order.parse(message), report, around)
+            return {**done._asdict(), "seconds": time.monotonic() - began}
         case "delete":
             target = side(message, "destination")
             tool(target.scheme).delete(target, around)
