@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import Self
 
 from pilot.payload.procfs import MARK_NAME, Process, waits_in
+from pilot.payload.proven import QUIET, Found
 from pilot.payload.subgroup import Subgroup
-from pilot.payload.tree import Tree, children_so_far, proof_of
+from pilot.payload.tree import Beside, Tree, children_so_far, proof_of
 from pilot.values.deadline import Deadline
 from pilot.values.errors import PayloadNotStarted
 from pilot.values.events import events
@@ -27,10 +28,6 @@ log = events(__name__)
 
 _ENTER = '{ echo 0 >"$0"; } 2>/dev/null; exec /bin/sh -c "$1"'
 """Puts the process into the control group ($0), if it can, before it becomes the payload ($1)."""
-
-_GRACE_S = 1.0
-"""Between TERM and KILL for what a payload leaves behind that has ended by itself: time to remove a lock file.
-It is taken from the next job, so it is no more (faults.md row 40 allows 5 s)."""
 
 _KILLED_S = 10.0  # a process that takes longer to die is held by the kernel
 _KILLED_AGAIN_S = 0.5
@@ -54,6 +51,8 @@ class PayloadProcess:
         *,
         mark: str = "",
         ours: Callable[[], Collection[int]] = tuple,
+        alone: bool = True,
+        leftovers_s: float = 1.0,
     ) -> None:
         """Start it in ``work``, its output going straight into the two files. Raises PayloadNotStarted.
 
@@ -65,39 +64,48 @@ class PayloadProcess:
             stderr: gets its error output.
             mark: a uuid that no other payload has; it names its control group, and proves its processes later.
             ours: the numbers of our other children; neither they nor what they start is touched here.
+            alone: whether no other payload runs. Where others may, their leaders are in ``ours`` and ``mark`` is given.
+            leftovers_s: between TERM and KILL for what it leaves behind: time to remove a lock file.
         """
+        self._leftovers_s = leftovers_s
+        self._killing = False
+        self._end: PayloadEnd | None = None
         self._subgroup = Subgroup.make(mark)
         before = children_so_far()
-        # P7: the payload's text, and no other byte of the job
-        command = ["/bin/sh", "-c", text]
-        if self._subgroup is not None:
-            command = ["/bin/sh", "-c", _ENTER, str(self._subgroup.entrance), text]
+        environment = {**environment, **({MARK_NAME: mark} if mark else {})}
         try:
             with stdout.open("wb") as out, stderr.open("wb") as err:
+                command, quiet = _command(text, self._subgroup), subprocess.DEVNULL
                 self._child = subprocess.Popen(
-                    command,
-                    cwd=work,
-                    env={**environment, **({MARK_NAME: mark} if mark else {})},
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=err,
-                    start_new_session=True,
+                    command, cwd=work, env=environment, stdin=quiet, stdout=out, stderr=err, start_new_session=True
                 )
         except (OSError, ValueError) as error:
             self._remove_subgroup()
             raise PayloadNotStarted(f"the payload could not be started: {_why(error)}") from error
         self.pid = self._child.pid
         self.proof = proof_of(self.pid, mark, self._subgroup)
-        self._tree = Tree(self.proof, self._subgroup, ours, before)
-        self._killing = False
-        self._end: PayloadEnd | None = None
+        self._tree = (Tree if alone else Beside)(self.proof, self._subgroup, ours, before)
+        self._pidfd = self._watched()
+
+    def _watched(self) -> int:
+        """The descriptor of its first process."""
         try:
-            self._pidfd = os.pidfd_open(self.pid)
+            return os.pidfd_open(self.pid)
         except OSError as error:
             self._tree.end(Deadline.after(_KILLED_S))
             self._child.wait()
             self._remove_subgroup()
             raise PayloadNotStarted(f"the payload could not be watched: {error.strerror}") from error
+
+    def fileno(self) -> int:
+        """Becomes readable when it has ended; for a selector, until it is collected. Raises ValueError after that."""
+        if self._end is not None:
+            raise ValueError("the payload was collected: its descriptor is closed")
+        return self._pidfd
+
+    def ended(self) -> bool:
+        """Whether its first process has ended; what it has started may live."""
+        return self._end is not None or self.wait(Deadline.after(0))
 
     def wait(self, deadline: Deadline, *stops: Stop) -> bool:
         """Whether it has ended; False when the deadline came, or one of the stops was asked for, before it.
@@ -122,6 +130,21 @@ class PayloadProcess:
         """CPU seconds of its orphans that have ended."""
         return self._tree.usage.cpu_s
 
+    def tell(self, number: signal.Signals) -> None:
+        """Give a signal to the whole tree, and wait for nothing."""
+        if self._end is None:
+            self._tree.tell(number)
+
+    def empty(self) -> bool:
+        """Whether nothing of it is left but its exit code; a few milliseconds for a look at all processes."""
+        return self._end is not None or (self.ended() and self._left().nothing)
+
+    def kill(self, hard: Deadline | None = None) -> None:
+        """KILL to what is left of the tree; what the kernel does not end is waited for until ``hard`` (10 s)."""
+        if self._end is None:
+            self._kill(hard or Deadline.after(_KILLED_S))
+            self.wait(Deadline.after(0))
+
     def stop(
         self,
         soft: Deadline,
@@ -141,13 +164,12 @@ class PayloadProcess:
         self._tree.tell(number)
         if self.wait(soft, *hurries):
             self._emptied(soft, *hurries)
-        self._kill(hard or Deadline.after(_KILLED_S))
-        self.wait(Deadline.after(0))
+        self.kill(hard)
 
     def collect(self, limit: Deadline | None = None) -> PayloadEnd:
         """Exit code, CPU and peak memory of the payload, after all that is left of its tree was ended and reaped.
 
-        If it has ended by itself, what it left behind gets a TERM and a second. A process that the kernel
+        If it has ended by itself, what it left behind gets a TERM and ``leftovers_s``. A process that the kernel
         holds (state D) is not waited for beyond ``limit`` (10 s): it is logged, and counted as a survivor.
         The leader is reaped last: as long as it is a zombie, nobody else can get the number of its group.
         """
@@ -192,15 +214,14 @@ class PayloadProcess:
 
     def _see_off(self, limit: Deadline) -> int:
         """Ask what was left behind to end; how many processes there were."""
-        self._tree.reap()
-        found = self._tree.find()
+        found = self._left()
         if found.nothing:
             return 0
         began = time.monotonic()
         leftovers = max(1, len(found.living))  # one that forks without end may hide from a look
         if not found.crowd:
             self._tree.tell(signal.SIGTERM)
-            self._emptied(Deadline.after(_GRACE_S).sooner(limit))
+            self._emptied(Deadline.after(self._leftovers_s).sooner(limit))
         survivors = self._kill(limit)
         log.warning(
             "ended what the payload left behind",
@@ -209,6 +230,15 @@ class PayloadProcess:
             seconds=time.monotonic() - began,
         )
         return leftovers
+
+    def _left(self) -> Found:
+        """A look at what was left behind; another one as long as it tells neither that there is something nor not."""
+        for _ in range(QUIET):
+            self._tree.reap()
+            found = self._tree.find()
+            if found.nothing or found.living:
+                break
+        return found
 
     def _kill(self, limit: Deadline) -> tuple[Process, ...]:
         """Kill the whole tree; who is left."""
@@ -239,6 +269,13 @@ class PayloadProcess:
     def _remove_subgroup(self) -> None:
         if self._subgroup is not None and not self._subgroup.remove():
             log.warning("the payload's control group could not be removed", path=self._subgroup.path)
+
+
+def _command(text: str, group: Subgroup | None) -> list[str]:
+    """What runs the payload's text, and no other byte of the job (promise P7)."""
+    if group is None:
+        return ["/bin/sh", "-c", text]
+    return ["/bin/sh", "-c", _ENTER, str(group.entrance), text]
 
 
 def _why(error: Exception) -> str:

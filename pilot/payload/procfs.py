@@ -159,11 +159,20 @@ def children_of_us() -> set[int] | None:
 
 def has_mark(pid: int, mark: str) -> bool:
     """Whether it was started with the mark in its environment; False also where we may not look."""
-    wanted = f"{MARK_NAME}={mark}".encode()
+    return marked(environment_of(pid), mark)
+
+
+def environment_of(pid: int) -> bytes | None:
+    """What it was started with; empty also while it becomes another program, None where we may not look."""
     try:
-        return wanted in _read(f"/proc/{pid}/environ", _MOST_ENVIRONMENT_BYTES).split(b"\0")
+        return _read(f"/proc/{pid}/environ", _MOST_ENVIRONMENT_BYTES)
     except OSError:
-        return False
+        return None
+
+
+def marked(environment: bytes | None, mark: str) -> bool:
+    """Whether an environment holds the mark."""
+    return environment is not None and f"{MARK_NAME}={mark}".encode() in environment.split(b"\0")
 
 
 def send(process: Process, number: signal.Signals, still: Callable[[Process], bool] = lambda _: True) -> bool:

@@ -25,7 +25,9 @@ TELL_S = 1.0
 """How long polite signals may take: a fork bomb leaves us little CPU."""
 
 _CROWD = 256
-_QUIET = 3  # so many looks without a process end a tree whose orphans do not come to us
+
+QUIET = 3
+"""So many looks without a process end a tree whose orphans do not come to us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,7 @@ class Proven:
     group: Subgroup | None
     ours: Callable[[], Collection[int]] = tuple
     _known: set[tuple[int, int]] = field(default_factory=set)
+    _stopped: set[tuple[int, int]] = field(default_factory=set)
     _empty: int = 0
 
     def find(self) -> Found:
@@ -139,7 +142,7 @@ class Proven:
         self._known |= {process.key for process in family.values()}
         living = tuple(process for process in family.values() if process.alive)
         self._empty = self._empty + 1 if seen.complete and not living else 0
-        return Found(living, crowd(living, seen), nothing=self._empty >= _QUIET)
+        return Found(living, crowd(living, seen), nothing=self._empty >= QUIET)
 
     def tell(self, number: signal.Signals) -> int:
         """Give a signal to everybody once, and continue who is stopped; how many there are."""
@@ -158,20 +161,25 @@ class Proven:
 
         Stopped first, because a dead parent proves nothing: its children would be orphans of somebody else.
         """
-        stopped: set[tuple[int, int]] = set()
         while not (found := self.find()).nothing:
             if limit.expired():
                 return found.living
-            news = [process for process in found.living if process.key not in stopped]
-            for process in news:
-                send(process, signal.SIGSTOP)
-            stopped |= {process.key for process in news}
-            if not news:
-                self._kill(found.living)
+            if not self.strike(found):
                 time.sleep(min(PAUSE_S, limit.left()))
         return ()
 
-    def _kill(self, living: Collection[Process]) -> None:
+    def strike(self, found: Found) -> bool:
+        """Stop those that are new since the last time, or kill all if nobody is; whether somebody was new."""
+        news = [process for process in found.living if process.key not in self._stopped]
+        for process in news:
+            send(process, signal.SIGSTOP)
+        self._stopped |= {process.key for process in news}
+        if not news:
+            self.kill(found.living)
+        return bool(news)
+
+    def kill(self, living: Collection[Process]) -> None:
+        """Kill those that were seen, and the members of the control group."""
         if self.group is not None:
             self.group.kill({*line_of_us(), *self.ours()})
         for process in living:
@@ -199,18 +207,41 @@ def end_proven(proof: Proof, limit: Deadline, soft: Deadline | None = None) -> i
     not even a control group that still exists: the journal may lie on a volume that came to another pod of
     the node, while the payload is alive and well under its own pilot.
     """
-    here = (boot_id(), pid_namespace())
-    if not all(here) or (proof.boot_id, proof.pid_namespace) != here or not readable():
+    family = _provable(proof)
+    if family is None:
         return 0
-    group = Subgroup.found(proof.cgroup, proof.mark)
-    family = Proven(proof, group)
     if soft is not None and family.tell(signal.SIGTERM):
         while not soft.expired() and family.find().living:
             time.sleep(min(PAUSE_S, soft.left()))
     survivors = len(family.end(limit))
-    if group is not None:
-        group.remove()
+    if family.group is not None:
+        family.group.remove()
     return survivors
+
+
+def end_all_proven(proofs: Collection[Proof], limit: Deadline) -> int:
+    """As `end_proven`, of several payloads at once: one that cannot be ended takes no time from the others."""
+    families = [family for proof in proofs if (family := _provable(proof)) is not None]
+    left = [(family, family.find()) for family in families]
+    while left and not limit.expired():
+        struck = [family.strike(found) for family, found in left]
+        if not any(struck):
+            time.sleep(min(PAUSE_S, limit.left()))
+        left = [(family, found) for family, _ in left if not (found := family.find()).nothing]
+    for family, found in left:
+        family.kill(found.living)  # some may be stopped
+    for family in families:
+        if family.group is not None and not limit.expired():
+            family.group.remove()
+    return sum(len(found.living) for _, found in left)
+
+
+def _provable(proof: Proof) -> Proven | None:
+    """The processes that it proves; None where its numbers mean nothing."""
+    here = (boot_id(), pid_namespace())
+    if not all(here) or (proof.boot_id, proof.pid_namespace) != here or not readable():
+        return None
+    return Proven(proof, Subgroup.found(proof.cgroup, proof.mark))
 
 
 def crowd(living: Collection[Process], seen: Snapshot) -> bool:

@@ -2,7 +2,7 @@
 
 Main is busy, or it waits and has said until when. Busy for longer than the setting ``stuck``, waiting for so
 long beyond its word, or still there when the grace period of a stop is nearly over: then the stacks of all
-threads go to the log file, the payload is killed, and the process ends with exit code 2. The journal is good
+threads go to the log file, the payloads are killed, and the process ends with exit code 2. The journal is good
 at any moment, so the next life tells the job's end.
 
 Its own thread never logs and touches no file: what main is stuck in may be the log, or a dead disk. What is to be
@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from pilot.payload.proven import Proof, end_proven
+from pilot.payload.proven import Proof, end_all_proven
 from pilot.values.deadline import Budget, Deadline
 from pilot.values.stop import Stop
 
@@ -49,7 +49,7 @@ class Watchdog:
         self._stop = stop
         self._due = Deadline.after(stuck_s)
         self._hard = Deadline.never()
-        self._payload: Proof | None = None
+        self._payloads: tuple[Proof, ...] = ()  # replaced as a whole, so that our thread can read it at any moment
         self._changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ended = False
         self._testament: Callable[[], None] = lambda: None
@@ -80,12 +80,13 @@ class Watchdog:
 
     @contextmanager
     def guards(self, proof: Proof) -> Iterator[None]:
-        """A payload runs in the block, which must not outlive us."""
-        self._payload = proof
+        """A payload runs in the block, which must not outlive us; other payloads' blocks may overlap with it."""
+        self._payloads = (*self._payloads, proof)
         try:
             yield
         finally:
-            self._payload = None
+            at = self._payloads.index(proof)
+            self._payloads = self._payloads[:at] + self._payloads[at + 1 :]
 
     def testament(self, act: Callable[[], None]) -> None:
         """What is still to be written if a stop ends with a stuck main: its record in the journal."""
@@ -121,8 +122,7 @@ class Watchdog:
             teller = threading.Thread(target=self._tell, name="testament", daemon=True)
             teller.start()
             teller.join(self._tell_s)
-            if self._payload is not None:
-                end_proven(self._payload, Deadline.after(self._kill_s))
+            end_all_proven(self._payloads, Deadline.after(self._kill_s))
         finally:
             os._exit(STUCK)
 

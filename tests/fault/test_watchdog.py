@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pilot.payload.procfs import look
 from pilot.runner.journal import read
 from tests.lab import clean_environment, dump, until
 
@@ -122,3 +123,62 @@ def test_a_child_that_nobody_can_end_does_not_hold_the_pilot(serve, start):
         left_behind = Path(started[0]["proof"]["cgroup"])  # nobody could take it away as long as the child was there
         until(lambda: not (left_behind / "cgroup.procs").read_text(), what="the child's end")
         left_behind.rmdir()
+
+
+MANY = """
+import os, signal, sys, threading, time
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+from pilot.payload.process import PayloadProcess
+from pilot.runner.watchdog import Watchdog
+from pilot.values.stop import Stop
+
+folder = Path(sys.argv[1])
+running = []
+for number in range(4):
+    running.append(PayloadProcess(
+        "(setsid sleep 600 & echo $! >>pids); echo $$ >>pids; exec sleep 600", folder, {"PATH": os.environ["PATH"]},
+        folder / "o", folder / "e", mark=uuid4().hex, ours=lambda: [one.pid for one in running], alone=False,
+    ))
+    while len((folder / "pids").read_text().split() if (folder / "pids").exists() else ()) < 2 * number + 2:
+        time.sleep(0.01)
+watchdog = Watchdog(float(sys.argv[2]), 30, folder / "log", arrivals=os.eventfd(0), stop=Stop())
+(folder / "groups").write_text("\\n".join(one.proof.cgroup for one in running if one.proof.cgroup))
+guards = [watchdog.guards(one.proof) for one in running]
+with watchdog:
+    for guard in guards:
+        guard.__enter__()
+    guards[1].__exit__(None, None, None)
+    guards[0].__exit__(None, None, None)
+    guards[0] = watchdog.guards(running[0].proof)
+    guards[0].__enter__()
+    threading.Event().wait()
+"""
+
+
+def test_all_payloads_that_are_guarded_end_with_a_stuck_pilot_and_no_other(tmp_path):
+    command = [sys.executable, "-c", MANY, str(tmp_path), "0.2"]
+    try:
+        assert subprocess.run(command, timeout=60, check=False).returncode == 2
+        pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+        assert len(pids) == 8
+        until(lambda: [pid for pid in pids if _alive(pid)] == sorted(pids[2:4], key=pids.index), what="the ends")
+    finally:
+        for pid in (tmp_path / "pids").read_text().split():
+            if _alive(int(pid)):
+                os.kill(int(pid), signal.SIGKILL)
+        for group in _groups(tmp_path):
+            until(lambda group=group: not (group / "cgroup.procs").read_text(), what="an empty group")
+            group.rmdir()
+
+
+def _alive(pid):
+    process = look(pid)
+    return process is not None and process.alive
+
+
+def _groups(folder):
+    """Control groups that are still there: that of the payload that was not guarded."""
+    groups = map(Path, (folder / "groups").read_text().split())
+    return [group for group in groups if group.exists()]

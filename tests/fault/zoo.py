@@ -1,6 +1,7 @@
-"""Payloads that do not want to end: ``python zoo.py ANIMAL [FILE LIMIT]``. Each ends by itself after a minute.
+"""Payloads that do not want to end: ``python zoo.py ANIMAL [FILE [LIMIT]]``. Each ends by itself after a minute.
 
-FILE and LIMIT belong to the bombs: what tells the number of processes, and how many there must be.
+FILE and LIMIT belong to the bombs: what tells the number of processes, and how many there must be. FILE alone gets the
+number of the process that `cleared` leaves behind.
 """
 
 import os
@@ -40,6 +41,20 @@ def detached():
 
 def daemon():
     os.waitpid(forked(detached), 0)
+
+
+def cleared():
+    """A daemon without any mark: its number is in the file. The leader leaves when that is so."""
+    told, telling = os.pipe()  # closed by what it becomes
+
+    def forget():
+        os.setsid()
+        Path(sys.argv[2]).write_text(str(os.getpid()))
+        os.execve(sys.executable, [sys.executable, __file__, "rest"], {})
+
+    os.waitpid(forked(lambda: forked(forget)), 0)
+    os.close(telling)
+    os.read(told, 1)
 
 
 def fork_on():
