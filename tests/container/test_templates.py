@@ -12,6 +12,7 @@ from tests import harvester
 CONTAINER = Path(__file__).parents[2] / "container"
 MANIFESTS = sorted(CONTAINER.rglob("*.yaml"))
 TEMPLATES = ("harvester-job.yaml", "harvester-job-gpu.yaml")
+WITH_SIDECARS = "hpo-sidecar-pod.yaml"
 # The first in which the recovery sidecar is on by default, and the newest that the schemas know.
 VERSIONS = ("1.29", latest_version())
 
@@ -45,7 +46,7 @@ def template(request):
 
 
 def test_there_are_manifests_to_check():
-    assert set(TEMPLATES) <= {one.name for one in MANIFESTS}
+    assert {*TEMPLATES, WITH_SIDECARS} <= {one.name for one in MANIFESTS}
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda one: one.name)
@@ -166,3 +167,50 @@ def test_without_a_command_harvester_would_put_a_shell_in_front():
     template = load("harvester-job.yaml")
     del pilot(template)["command"]
     assert pilot(harvester.submitted(template))["command"] == harvester.STOCK_COMMAND
+
+
+def test_sidecars_that_evaluate_are_in_the_pod_that_harvester_submits():
+    job = harvester.submitted(load(WITH_SIDECARS))
+    check(job)
+    recover, runner, *evaluations = pod(job)["initContainers"]
+    assert recover == pod(load("harvester-job.yaml"))["initContainers"][0]
+    assert len(evaluations) == 2
+    assert all(one["restartPolicy"] == "Always" and "startupProbe" in one for one in evaluations)
+    images = {one["image"] for one in evaluations}
+    assert images.isdisjoint({recover["image"], runner["image"], pilot(job)["image"]})
+
+
+def test_each_sidecar_has_its_own_directory_of_those_that_the_pilot_sees():
+    template = load(WITH_SIDECARS)
+    _, runner, *evaluations = pod(template)["initContainers"]
+    given = environment(pilot(template))
+    seen = {one["mountPath"]: one for one in pilot(template)["volumeMounts"]}[given["PILOT_SIDECARS"]]
+    own = [mount for one in evaluations for mount in one["volumeMounts"] if mount["name"] == seen["name"]]
+    assert "subPath" not in seen
+    assert [one["mountPath"] for one in own] == ["/srv", "/srv"]
+    assert len({one["subPath"] for one in own}) == 2
+    volumes = {one["name"] for one in pod(template)["volumes"]}
+    for container in (pilot(template), runner, *evaluations):
+        assert {one["name"] for one in container["volumeMounts"]} <= volumes
+
+
+def test_the_runner_that_sidecars_start_is_the_one_in_the_pilots_image():
+    _, runner, *evaluations = pod(load(WITH_SIDECARS))["initContainers"]
+    _, source, folder = runner["command"]
+    assert runner["image"] == pilot(load(WITH_SIDECARS))["image"]
+    assert (CONTAINER.parent / "wrappers" / Path(source).name).is_file()
+    assert (
+        f"COPY --from=builder /source/wrappers {Path(source).parent}" in (CONTAINER.parent / "Dockerfile").read_text()
+    )
+    for one in evaluations:
+        assert one["command"] == ["sh", f"{folder}{Path(source).name}", one["workingDir"]]
+        (mount,) = (mount for mount in one["volumeMounts"] if mount["name"] == "runner")
+        assert (mount["mountPath"] + "/", mount["readOnly"]) == (folder, True)
+
+
+def test_no_container_beside_the_pilot_has_more_rights_than_it():
+    template = load(WITH_SIDECARS)
+    assert pod(template)["securityContext"]["runAsNonRoot"]
+    for one in pod(template)["initContainers"]:
+        assert one["securityContext"] == pilot(template)["securityContext"]
+    assert int(environment(pilot(template))["PILOT_GRACE_S"]) == pod(template)["terminationGracePeriodSeconds"]
