@@ -68,7 +68,7 @@ class Token:
 
 
 class Credentials:
-    """What goes with each call to the server. Used by the reporter's thread."""
+    """What goes with each call to the server. To be used by several threads, each with connections of its own."""
 
     def __init__(self, files: CredentialFiles, learn: Callable[[str], None], wall_clock: Callable[[], float]) -> None:
         """Find the files. ``learn`` is told every secret, so that no log shows it.
@@ -82,7 +82,6 @@ class Credentials:
         self._key_file = _find(files.token_key, files.token_folders)
         self._certificate = files.certificate if files.certificate and Path(files.certificate).is_file() else ""
         self._fresh: Token | None = None
-        self._seen: dict[str, tuple[int, int]] = {}
         self._file_token: Token | None = None
         if (files.token or files.certificate) and not (self._token_file or self._certificate):
             named = ", ".join(filter(None, (files.certificate, files.token)))
@@ -137,14 +136,9 @@ class Credentials:
         self._fresh = Token.read(text)
         self._learn(self._fresh.text)
 
-    def changed(self) -> bool:
-        """Whether a file has changed since it was asked last: then connections are to be made anew."""
-        changed = False
-        for file in filter(None, (self._certificate, str(self._token_file or ""))):
-            stamp = _stamp(file)
-            changed |= self._seen.get(file, stamp) != stamp
-            self._seen[file] = stamp
-        return changed
+    def stamp(self) -> tuple[tuple[int, int], ...]:
+        """What the files look like now: where it differs from what one saw last, connections are to be made anew."""
+        return tuple(_stamp(file) for file in (self._certificate, str(self._token_file or "")) if file)
 
     def _certificate_is_over(self) -> bool:
         try:

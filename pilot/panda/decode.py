@@ -2,8 +2,9 @@
 
 Comma lists, "NULL" strings and "True" flags end here (panda-protocol.md 4.5, trap 16-22). What the pilot
 adds to a definition of its embedded server stands in top-level keys of its own: ``command``,
-``environment``, ``inputUrls`` (for an LFN its URL, or several), ``sandbox`` and ``gpus``; a PanDA task can bring
-the same through the MULTI_STEP_EXEC block of its parameters.
+``environment``, ``inputUrls`` (for an LFN its URL, or several), ``sandbox`` and ``gpus``, for hyper-parameter jobs
+``progressUrl`` and ``pointTimeout``; a PanDA task can bring the same through the MULTI_STEP_EXEC block of its
+parameters.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from pilot.panda.definition import Definition
 from pilot.panda.parameters import split_parameters
+from pilot.panda.pointwork import point_work
 from pilot.values.errors import BadJob
 from pilot.values.job import InputFile, Job, OutputFile
 from pilot.values.names import Checksum, Dataset, Endpoint, EnvName, Guid, Lfn, Scope, Url, env_value, quoted
@@ -103,7 +105,13 @@ def _job(fields: Definition) -> Job:
     _no_clash(inputs, outputs, log)
     parameters = split_parameters(fields.text("jobPars"))
     _outputs_only(parameters.zips, outputs)
-    command, transformation = _command(fields, parameters.text)
+    hpo = None
+    if fields.flag("isHPO"):
+        hpo, inputs = point_work(fields, parameters.text, inputs, outputs)
+        _no_clash(inputs, outputs, log)
+        command, transformation = hpo.command, None
+    else:
+        command, transformation = _command(fields, parameters.text)
     return Job(
         id=job_id or 0,
         attempt=attempt,
@@ -122,6 +130,7 @@ def _job(fields: Definition) -> Job:
         walltime_s=fields.number("maxWalltime") or None,
         debug=fields.flag("debug"),
         secrets=_secrets(fields),
+        hpo=hpo,
         zips=parameters.zips,
         alt_stage_out={"on": True, "off": False}.get(fields.text("altStageOut").lower()),
         overwrite_queue=parameters.queue,

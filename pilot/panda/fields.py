@@ -99,6 +99,7 @@ CALLS: dict[str, dict[str, Field]] = {
         "jobset_id": Field(int, "jobsetID of the definition"),
         "task_id": Field(int, "taskID of the definition"),
         "n_ranges": Field(int, "how many are wanted"),
+        "segment_id": Field(int, "--segmentID of a hyper-parameter job; left out without one"),
     },
     "POST event/update_event_ranges": {
         "event_ranges": Field(str, "JSON: eventRangeID, eventStatus, errorCode, errorDiag (500 characters)"),
@@ -108,7 +109,13 @@ CALLS: dict[str, dict[str, Field]] = {
         "event_range_id": Field(str, "id of the range"),
         "event_range_status": Field(str, "finished, failed or fatal"),
     },
-    "GET event/get_event_range_statuses": {"job_task_ids": Field(str, "JSON: task_id and panda_id")},
+    "GET event/get_event_range_statuses": {
+        "job_task_ids": Field(str, "JSON: task_id, and PandaID as panda_id and job_id")
+    },
+    "POST idds/relay_idds_command": {
+        "command_name": Field(str, "get_hyperparameters or update_hyperparameter"),
+        "kwargs": Field(str, "JSON: workload_id (the task), request_id (null), id (of the point), loss"),
+    },
     "GET creds/get_access_token": {
         "client_name": Field(str, "setting token_client"),
         "token_key": Field(str, "content of the file in setting token_key"),
@@ -122,6 +129,13 @@ CALLS: dict[str, dict[str, Field]] = {
     "GET metaconfig/get_resource_types": {},
     "POST file_server/upload_cache_file": {
         "file": Field(bytes, "the pilot's log, gzipped, as <harvester>_<worker>_gz.out and in pieces", "", 100 << 20)
+    },
+    "POST file_server/upload_hpo_checkpoint": {
+        "file": Field(bytes, "checkpoint of a hyper-parameter point, as <task>_<point>", "", 500 << 20)
+    },
+    "POST file_server/delete_hpo_checkpoint": {
+        "task_id": Field(str, "taskID of the definition"),
+        "sub_id": Field(str, "id of the point"),
     },
 }
 

@@ -34,6 +34,10 @@ class Mailbox(Generic[M]):
         os.eventfd_read(self._fd)
         return self._messages.popleft()
 
+    def fileno(self) -> int:
+        """Readable while there are messages."""
+        return self._fd
+
     def close(self) -> None:
         """Give the descriptor back; messages that come later are dropped by the garbage collector."""
         os.close(self._fd)

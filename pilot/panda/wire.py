@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from io import RawIOBase
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import urlencode
 
 from urllib3.filepost import encode_multipart_formdata
 
@@ -20,7 +23,7 @@ from pilot.values.errors import BadJob, CredentialError, ServerGarbled, ServerRe
 DOCUMENT = Limits(connect_s=15, idle_s=30, total_s=60, most_bytes=64 << 20)  # ddmendpoints.json of ATLAS: 6 MB
 UPLOAD = Limits(connect_s=15, idle_s=60, total_s=300)
 
-_HTTP_OK, _UNAUTHORIZED, _FORBIDDEN, _SLOW_DOWN, _SERVER_FAULT = 200, 401, 403, (408, 429), 500
+_HTTP_OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _SLOW_DOWN, _SERVER_FAULT = 200, 401, 403, 404, (408, 429), 500
 _GATEWAY = (502, 504)  # who says so is not the server, which may have done it
 _NO_CREDENTIAL = ("SSL secure connection is required", "production or pilot role", "no production/pilot role")
 _PASSING = ("Timed out", "Database error", "database error in the PanDA server")
@@ -37,13 +40,14 @@ _PERMANENT_500 = (
 
 
 class Wire:
-    """One PanDA server, with the pilot's credentials. Not thread-safe: the reporter owns it."""
+    """One PanDA server, with the pilot's credentials. Not thread-safe: each thread has its own."""
 
     def __init__(self, transport: Transport, base: str, version: str, credentials: Credentials | None = None) -> None:
         """Speak through ``transport``; ``version`` goes into the User-Agent."""
         self._transport = transport
         self._base = base
         self._credentials = credentials
+        self._seen = credentials.stamp() if credentials is not None else ()
         self._headers = {"User-Agent": f"panda-pod-pilot/{version}", "Accept": "application/json"}
 
     def post(self, path: str, body: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
@@ -74,6 +78,30 @@ class Wire:
         """POST a file as multipart part ``file`` (panda-protocol.md 12.1); the envelope."""
         body, content_type = encode_multipart_formdata({"file": (name, content, "application/octet-stream")})
         return decode(self._send("POST", url, UPLOAD, payload=body, content_type=content_type))
+
+    def posted(self, path: str, body: Mapping[str, Any], limits: Limits) -> Answer:
+        """POST a JSON object; the answer as it came, for what is no envelope of the server's own."""
+        return self._post(path, body, limits)
+
+    def form(self, path: str, fields: Mapping[str, Any], limits: Limits) -> Answer:
+        """POST a form, as the calls before v1 want it; the answer as it came."""
+        body = urlencode(fields).encode()
+        return self._send("POST", path, limits, payload=body, content_type="application/x-www-form-urlencoded")
+
+    def stream(self, path: str, body: BinaryIO | RawIOBase, content_type: str, limits: Limits) -> dict[str, Any]:
+        """POST what is read piece by piece; the envelope."""
+        headers = {**self._headers, "Content-Type": content_type, **self._authorised(path)}
+        answer = self._transport.call("POST", path, body=body, headers=headers, limits=limits)
+        check_status(f"POST {path}", answer)
+        return decode(answer)
+
+    def fetch(self, url: str, target: Path, limits: Limits) -> bool:
+        """GET a public file into ``target``, without any credential; False if there is none (404)."""
+        answer = self._transport.call("GET", url, headers=self._headers, limits=limits, target=target, anonymous=True)
+        if answer.status == _NOT_FOUND:
+            return False
+        check_status(f"GET {url}", answer)
+        return True
 
     def interrupt(self) -> None:
         """End the call in flight; may be called from any thread."""
@@ -113,7 +141,8 @@ class Wire:
         """The credential's headers; connections are made anew when its files have changed."""
         if self._credentials is None:
             return {}
-        if self._credentials.changed():
+        if (stamp := self._credentials.stamp()) != self._seen:
+            self._seen = stamp
             self._transport.close()
         return self._credentials.headers(url if "://" in url else self._base)
 

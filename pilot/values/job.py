@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from pilot.values.hpo import PointWork
 from pilot.values.names import Checksum, Dataset, Endpoint, Guid, Lfn, Scope, Url
 
 
@@ -45,7 +46,8 @@ class Job:
     """One attempt of one job. Memory and disk in MiB, times in seconds; what is None is unlimited.
 
     ``zips`` are outputs that the pilot makes, each of the files named behind it; ``alt_stage_out`` says whether
-    outputs may go to a second storage (None: as the queue has it).
+    outputs may go to a second storage (None: as the queue has it). ``hpo`` makes it a hyper-parameter job, whose
+    ``command`` is run for each point.
     """
 
     id: int
@@ -68,4 +70,5 @@ class Job:
     alt_stage_out: bool | None = None
     overwrite_queue: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     overwrite_storages: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    hpo: PointWork | None = None
     secrets: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)

@@ -5,8 +5,6 @@ The table below says what must be decided; ``pytest -s`` prints what was, answer
 
 import json
 import re
-import socket
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from pilot.panda.events import EventClient, RangeUpdate
 from pilot.panda.grants import GrantClient
 from pilot.panda.wire import Wire, succeeded
 from pilot.values.errors import BadJob, CredentialError, ServerGarbled, ServerRefused, ServerUnavailable
+from tests.contract.canned import Canned
 
 RECORDED = [
     json.loads(line)
@@ -75,38 +74,6 @@ DECISIONS = [
     ("pilot/acquire_jobs", 200, r'"jobs": \[', "take"),
     ("", 200, r'"success": (true|null)', "accept"),
 ]
-
-
-class Canned:
-    """An HTTP server that gives the answers that it was told, one after the other."""
-
-    def __init__(self):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        self.answers = []
-        self.thread = threading.Thread(target=self.serve, daemon=True)
-        self.thread.start()
-
-    def serve(self):
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as stream:
-                length = 0
-                while line := stream.readline().strip():
-                    if line.lower().startswith(b"content-length:"):
-                        length = int(line.split(b":")[1])
-                stream.read(length)
-                status, body = self.answers.pop(0)
-                head = f"HTTP/1.1 {status} X\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-                connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-
-    def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        self.thread.join()
 
 
 @pytest.fixture(scope="module")

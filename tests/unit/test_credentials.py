@@ -53,13 +53,12 @@ def test_every_token_is_learned_so_that_no_log_shows_it(folder):
 
 def test_a_rotated_file_is_read_again_and_connections_are_made_anew(folder):
     credentials = make(token=str(folder / "panda_token"), origin="o")
-    credentials.changed()
-    before = credentials.headers(SERVER)
+    before, seen = credentials.headers(SERVER), credentials.stamp()
+    assert credentials.stamp() == seen
     (folder / "new").write_text(jwt(exp=NOW + 500))
     (folder / "new").replace(folder / "panda_token")
-    assert credentials.changed()
+    assert credentials.stamp() != seen
     assert credentials.headers(SERVER) != before
-    assert not credentials.changed()
 
 
 def test_in_the_middle_of_a_rotation_the_last_token_does(folder):

@@ -175,6 +175,94 @@ def test_an_identity_inside_a_text_is_not_taken_for_the_jobs_own():
     assert caught.value.job_id == 77
 
 
+# the shape of a hyper-parameter job: the steps are unpacked from the MULTI_STEP_EXEC block by the server
+HPO = {
+    **LIVE, "isHPO": "True", "taskID": 31415926, "jobsetID": "NULL", "container_name": "docker://registry/evaluate:1",
+    "transformation": "https://panda.example:25443/trf/user/runHPO-00-00-01",
+    "inFiles": "a.h5,b.h5", "fsize": "1,2", "checksum": "ad:0cc737eb,ad:0cc737eb", "GUID": "g1,g2", "scopeIn": "u,u",
+    "realDatasetsIn": "u.ds,u.ds", "ddmEndPointIn": ",",
+    "outFiles": "31.metrics.1.tgz,7bcc1430.log.0.tgz", "allowNoOutput": ["31.metrics.1.tgz"],
+    "preprocess": {"command": "runHPO", "args": "--preprocess"}, "containerOptions": {"containerImage": "other:2"},
+    "jobPars": "-o output.json -j '' --inSampleFile input.json -a jobO.1.tar --sourceURL https://cache.example:25443 "
+    "-p 'bash%20run.sh' -i \"['a.h5','b.h5']\" --inMap \"{'IN_DATA': ['a.h5','b.h5']}\" "
+    "--writeInputToTxt IN_DATA:input_ds.json --outMetricsFile=31.metrics.1.tgz^metrics.tgz",
+}  # fmt: skip
+
+
+def points(**fields):
+    return decode_job({**HPO, **fields})
+
+
+def test_a_hyper_parameter_job_is_decoded():
+    job = points()
+    assert (job.command, job.transformation, job.task_id) == ("bash run.sh", None, 31415926)
+    assert (job.hpo.task_id, job.hpo.command) == (31415926, "bash run.sh")
+    assert (job.hpo.image, job.hpo.timeout_s, job.hpo.progress) == ("docker://registry/evaluate:1", None, None)
+    assert dict(job.hpo.data_lists) == {"input_ds.json": ("a.h5", "b.h5")}
+    assert job.hpo.metrics == (job.outputs[0].lfn, "metrics.tgz")
+    assert job.outputs[0].may_be_missing
+
+
+def test_any_other_job_evaluates_no_points():
+    assert decode_job(LIVE).hpo is None
+    assert decode_job({**HPO, "isHPO": "False"}).hpo is None
+
+
+def test_the_archive_of_a_hyper_parameter_job_is_an_input_from_the_cache():
+    job = points()
+    assert [file.lfn for file in job.inputs] == ["a.h5", "b.h5", "jobO.1.tar"]
+    assert job.inputs[-1].urls == ("https://cache.example:25443/cache/jobO.1.tar",)
+    assert job.hpo.sandbox == "jobO.1.tar"
+
+
+def test_an_archive_among_the_inputs_is_not_fetched_twice():
+    job = points(jobPars="-p true -a a.h5")
+    assert [(file.lfn, file.urls) for file in job.inputs] == [("a.h5", ()), ("b.h5", ())]
+    assert job.hpo.sandbox == "a.h5"
+
+
+def test_the_image_may_stand_in_the_options_of_the_step():
+    assert points(container_name="NULL").hpo.image == "other:2"
+    assert points(container_name="NULL", containerOptions=None).hpo.image == ""
+
+
+def test_our_own_keys_of_a_hyper_parameter_job():
+    asked = points(progressUrl="http://127.0.0.1:1/local/studies/31/points", pointTimeout=90).hpo
+    assert (asked.progress, asked.timeout_s) == ("http://127.0.0.1:1/local/studies/31/points", 90.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named", "text"),
+    [
+        ({"transformation": "https://host/runGen-00-00-02"}, "transformation", "is not runHPO"),
+        ({"transformation": "NULL"}, "transformation", "is not runHPO"),
+        ({"transformation": "https://host/runHPO/other"}, "transformation", "is not runHPO"),
+        ({"taskID": "NULL"}, "taskID", "missing"),
+        ({"taskID": "x"}, "taskID", "not a whole number"),
+        ({"jobPars": "-p true --foo"}, "jobPars", "'--foo' is not known"),
+        ({"jobPars": "-p true -a jobO.1.tar"}, "jobPars", "--sourceURL is missing"),
+        ({"jobPars": "-p true -i \"['c.h5']\""}, "jobPars", "'c.h5' is not in inFiles"),
+        ({"jobPars": "-p true --outMetricsFile=m^n"}, "jobPars", "'m' is not in outFiles"),
+        ({"jobPars": "-p true -a 31.metrics.1.tgz --sourceURL http://h:1"}, "outFiles", "stands twice"),
+        ({"container_name": "an image"}, "container_name", "no name of an image"),
+        ({"container_name": "NULL", "containerOptions": {"containerImage": ["x"]}}, "containerOptions", "no name"),
+        ({"containerOptions": "x", "container_name": ""}, "containerOptions", "not an object"),
+        ({"progressUrl": "file:///etc/passwd"}, "progressUrl", "not the address"),
+        ({"progressUrl": "x"}, "progressUrl", "scheme"),
+        ({"pointTimeout": -1}, "pointTimeout", "negative"),
+        ({"pointTimeout": "soon"}, "pointTimeout", "not a whole number"),
+    ],
+    ids=str,
+)
+def test_a_hyper_parameter_job_that_is_not_well_formed_is_refused(fields, named, text):
+    with pytest.raises(BadJob) as caught:
+        points(**fields)
+    assert caught.value.field == named
+    assert text in str(caught.value)
+    assert (caught.value.job_id, caught.value.attempt) == (1, 0)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -184,13 +272,15 @@ json_values = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(sorted([*LIVE, "command", "environment", "inputUrls", "sandbox", "gpus"])), json_values
-    )
+        st.sampled_from(sorted([*HPO, "command", "environment", "inputUrls", "sandbox", "gpus", "progressUrl"])),
+        json_values,
+    ),
+    st.sampled_from([LIVE, HPO]),
 )
 @settings(max_examples=400, deadline=None)
-def test_any_definition_is_a_job_or_a_bad_job(fields):
+def test_any_definition_is_a_job_or_a_bad_job(fields, whole):
     try:
-        job = decode_job({**LIVE, **fields})
+        job = decode_job({**whole, **fields})
     except BadJob as error:
         assert error.field
         assert len(str(error).splitlines()) == 1
