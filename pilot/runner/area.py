@@ -86,6 +86,10 @@ class JobArea:
         """The job report, as JSON."""
         return self.root / "job_report.json"
 
+    def evaluations(self) -> list[Path]:
+        """What the evaluations of a hyper-parameter job have printed."""
+        return sorted(file for file in self.root.glob("points/*/std*") if file.is_file() and not file.is_symlink())
+
     def stderr_line(self) -> str:
         """The payload's last words: the last line of its standard error, "" if there is none."""
         return last_line(self.stderr)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import signal
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 from pilot.payload.environment import payload_environment
 from pilot.payload.process import PayloadProcess
 from pilot.payload.proven import proof_before
 from pilot.payload.sampler import Sampler
-from pilot.resources.gpu import GpuSampler
 from pilot.resources.memory import MemoryGauge
 from pilot.runner.area import JobArea
+from pilot.runner.hpo.judging import judge_points
 from pilot.runner.journal import Journal, Kind
 from pilot.runner.lending import Lent
-from pilot.runner.observing import Observer
+from pilot.runner.observing import Observer, gpu_sampler
 from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
 from pilot.values.errors import GpuLost, OutOfMemory, PayloadFailed
@@ -49,7 +48,7 @@ def execute(
     walltime = Deadline.after(job.walltime_s, pod.clock) if job.walltime_s else Deadline.never(pod.clock)
     limit = walltime.sooner(pod.deadline)
     mark = uuid.uuid4().hex
-    with _gpu_sampler(equipment, pod) as gpus:
+    with gpu_sampler(equipment.gpus, pod.visible) as gpus:
         pod.journal.must(Kind.STARTING, proof=proof_before(mark).as_json())
         began = pod.clock.monotonic()
 
@@ -75,16 +74,6 @@ def execute(
     end = replace(end, memory=observer.memory, stopped=stopped, usage=observer.usage, gpu_lost=observer.lost)
     _remember(end, pod.clock.monotonic() - began, pod.journal)
     return end
-
-
-@contextmanager
-def _gpu_sampler(equipment: Lent, pod: Pod) -> Iterator[GpuSampler | None]:
-    """A process that looks at the job's GPUs while the block lasts; none without GPUs."""
-    if not equipment.gpus:
-        yield None
-        return
-    with closing(GpuSampler(pod.visible, [gpu.uuid for gpu in equipment.gpus])) as sampler:
-        yield sampler
 
 
 def _ended(process: PayloadProcess, limit: Deadline, observer: Observer, pod: Pod, stop: Stop) -> bool:
@@ -120,6 +109,9 @@ def _remember(end: PayloadEnd, seconds: float, journal: Journal) -> None:
 
 def judge(end: PayloadEnd | None, area: JobArea, stop: Stop) -> None:
     """Raise why the payload did not end well: the stop that ended it, or else its own exit status."""
+    if end is not None and end.points is not None:
+        judge_points(end.points, stop)
+        return
     if end is not None and end.stopped:
         stop.check()
     if end is None or end.exit_code == 0:

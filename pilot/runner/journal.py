@@ -48,6 +48,7 @@ class Kind(StrEnum):
     STARTED = "started"
     USAGE = "usage"
     STOP = "stop"
+    POINT = "point"
     EXITED = "exited"
     STORING = "storing"
     STORED = "stored"
@@ -78,6 +79,10 @@ RECORDS: Mapping[Kind, tuple[str, str]] = {
         "memory_bytes, limit_bytes (0: none), oom_kills of the pod; usage: what all samples sum up to",
     ),
     Kind.STOP: ("a stop was asked for", "reason"),
+    Kind.POINT: (
+        "each step of a hyper-parameter point, before the world can see what follows from it",
+        "point, step (leased, starting, started, ended, measured, told, closed, left); event, number, proof, loss",
+    ),
     Kind.EXITED: ("the payload's exit status was collected", "exit_code, cpu_s, max_rss_kib, seconds, stopped (by us)"),
     Kind.STORING: (
         "before outputs or the log are sent, and when others had their places",

@@ -33,9 +33,25 @@ class Lent:
     grant: Grant
 
 
+def _whole_pod(job: Job, resources: Resources, gpus: tuple[Gpu, ...]) -> Grant:
+    """All that there is: nothing in the task of a hyper-parameter job says how many points a pod can evaluate."""
+    disk = resources.disk_bytes
+    return Grant(
+        cores=max(job.cores, resources.whole_cores),
+        memory_bytes=resources.memory_bytes,
+        scratch_bytes=min(disk, job.disk_mib << 20) if job.disk_mib else disk,
+        gpus=cuda_visible(gpus),
+    )
+
+
 def lend(job: Job, resources: Resources, pod: Pod, area: JobArea, stop: Stop) -> Lent:
     """All that the payload gets. Raises ResourceError or NoPayloadCredential, before a byte of the job is moved."""
+    if job.hpo is not None and pod.settings.sidecars:  # memory and GPUs are theirs, and not ours to count
+        return Lent(_credentials(pod, area, stop), (), _whole_pod(job, resources, ()))
     gpus = afford(job, resources)
+    if job.hpo is not None:
+        gpus = choose(resources.gpus, sum(gpu.healthy for gpu in resources.gpus.devices))
+        return Lent(_credentials(pod, area, stop), gpus, _whole_pod(job, resources, gpus))
     memory, disk = resources.memory_bytes, resources.disk_bytes
     grant = Grant(
         cores=job.cores,

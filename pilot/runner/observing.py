@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from pilot.payload.sampler import Sampler
-from pilot.resources.gpu import GpuSample, GpuSampler
+from pilot.resources.gpu import Gpu, GpuSample, GpuSampler, Visible
 from pilot.resources.memory import MemoryGauge
 from pilot.runner.journal import Journal, Kind
 from pilot.values.deadline import Deadline
@@ -150,6 +150,16 @@ class Observer:
             oom_kills=memory.oom_kills if memory else 0,
             usage=asdict(self.usage),
         )
+
+
+@contextlib.contextmanager
+def gpu_sampler(gpus: Sequence[Gpu], visible: Visible) -> Iterator[GpuSampler | None]:
+    """A process that looks at a job's GPUs while the block lasts; none without GPUs."""
+    if not gpus:
+        yield None
+        return
+    with contextlib.closing(GpuSampler(visible, [gpu.uuid for gpu in gpus])) as sampler:
+        yield sampler
 
 
 def _gpu_usage(sample: GpuSample) -> GpuUsage:

@@ -11,9 +11,11 @@ from typing import Any
 
 from pilot.payload.proven import Proof
 from pilot.runner.area import JobArea
+from pilot.runner.hpo.book import NO_ENTRIES, Entries, folded
 from pilot.runner.journal import Kind, Record
 from pilot.staging.lanes.standing import origin
 from pilot.staging.planning.plan import Way
+from pilot.values.hpo import Checkpoints, PointWork
 from pilot.values.job import InputFile, Job, OutputFile
 from pilot.values.names import Checksum, Endpoint, Guid, Lfn, Url
 from pilot.values.outcome import PayloadEnd, StoredFile
@@ -36,6 +38,7 @@ class Past:
     area: JobArea | None = None
     destinations: Destinations = field(default_factory=lambda: MappingProxyType({}))
     proof: Proof | None = None
+    points: Entries = field(default_factory=lambda: NO_ENTRIES)
     payload: PayloadEnd | None = None
     payload_s: float = 0.0
     trusted: frozenset[str] = frozenset()
@@ -88,7 +91,36 @@ def taken(job: Job, area: JobArea) -> dict[str, Any]:
         "zips": {archive: list(members) for archive, members in job.zips.items()},
         "inputs": [file.lfn for file in job.inputs],
         "cores": job.cores,
+        "hpo": _work_json(job.hpo) if job.hpo else None,
     }
+
+
+def _work_json(work: PointWork) -> dict[str, Any]:
+    """What is needed to tell measured losses; an iDDS that is the PanDA server is where that will be."""
+    return {
+        "task_id": work.task_id,
+        "output_file": work.output_file,
+        "metrics": list(work.metrics) if work.metrics else None,
+        "idds": work.idds,
+        "segment": work.segment,
+        "checkpoints": list(work.checkpoints.save) if work.checkpoints else None,
+    }
+
+
+def _work(value: Mapping[str, Any]) -> PointWork:
+    metrics, save = value["metrics"], value["checkpoints"]
+    output = Lfn(value["output_file"])
+    return PointWork(
+        task_id=value["task_id"],
+        command="",
+        point_file=output,
+        output_file=output,
+        meta_file=output,
+        metrics=(Lfn(metrics[0]), Lfn(metrics[1])) if metrics else None,
+        idds=value["idds"],
+        segment=value["segment"],
+        checkpoints=Checkpoints(tuple(save)) if save else None,
+    )
 
 
 def _declared(file: OutputFile) -> dict[str, Any]:
@@ -114,6 +146,7 @@ def _taken(record: Record) -> Past:
         log=_output(record["log"]) if record["log"] else None,
         zips={Lfn(archive): tuple(map(Lfn, members)) for archive, members in record.get("zips", {}).items()},
         cores=record["cores"],
+        hpo=_work(record["hpo"]) if record.get("hpo") else None,
     )
     return replace(past, job=job, area=JobArea(Path(record["area"])))
 
@@ -186,6 +219,12 @@ def _storing(past: Past, record: Record) -> dict[str, Any]:
     }
 
 
+def _point(past: Past, record: Record) -> dict[str, Any]:
+    """One more step of a point; the proof of the evaluation that was started last stands for the payload."""
+    proof = {"proof": Proof.from_json(record["proof"])} if "proof" in record else {}
+    return {"points": folded(past.points, record), **proof}
+
+
 # --- what each kind changes: of the story, and of the job that is open -------------------------------------
 
 _STORY: Mapping[str, Callable[[Record], dict[str, Any]]] = {
@@ -216,6 +255,7 @@ _JOB: Mapping[str, Callable[[Record], dict[str, Any]]] = {
 
 _ADDS: Mapping[str, Callable[[Past, Record], dict[str, Any]]] = {
     Kind.STORING: _storing,
+    Kind.POINT: _point,
     Kind.STORED: lambda past, record: {"stored": (*past.stored, _stored_from(record))},
 }
 """The kinds of which a job has several records: each adds to what was known."""

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pilot.panda.report import Followed
-from pilot.payload.proven import end_proven
+from pilot.payload.proven import end_all_proven
 from pilot.resources.probe import Resources
 from pilot.runner import telling
 from pilot.runner.area import JobArea
 from pilot.runner.execution import judge
+from pilot.runner.hpo.metrics import recorded, with_metrics
+from pilot.runner.hpo.settling import settled
 from pilot.runner.joblog import job_log
 from pilot.runner.journal import Kind
 from pilot.runner.lease import still_ours
@@ -63,11 +65,10 @@ def recover(past: Past, resources: Resources, pod: Pod) -> bool:
 
 def end_payload(past: Past, pod: Pod) -> None:
     """End what the journal proves to be left of the payload, and nothing else (promise P8)."""
-    if past.proof is None:
-        return
+    proofs = [past.proof] if not past.points else [entry.proof for entry in past.points.values()]
     limit = Deadline.after(_KILL_S)
     with pod.watchdog.waiting(limit):
-        survivors = end_proven(past.proof, limit)
+        survivors = end_all_proven([proof for proof in proofs if proof is not None], limit)
     if survivors:
         log.error("processes of the payload could not be ended", job=past.job_id, count=survivors)
 
@@ -111,6 +112,11 @@ def _finish(past: Past, job: Job, area: JobArea, resources: Resources, pod: Pod,
         payload=past.payload, stored=before, destinations=past.destinations, usage=past.usage, begun=past.storing
     )
     try:
+        if job.hpo is not None:
+            end = settled(past, job, job.hpo, area, pod)
+            job, destinations = with_metrics(job, past.destinations, recorded(job, past.destinations), pod)
+            reached = replace(reached, payload=end, destinations=destinations)
+            past = replace(past, payload=end, destinations=destinations)
         _judge(past, area, stop)
         with watch.phase(Phase.STAGE_OUT):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.STAGE_OUT, past.began))
@@ -123,8 +129,10 @@ def _finish(past: Past, job: Job, area: JobArea, resources: Resources, pod: Pod,
 
 def _judge(past: Past, area: JobArea, stop: Stop) -> None:
     """Raise the first cause of a failure; return where status 0 of a payload that nobody stopped was collected."""
-    if past.payload is None:
+    if past.payload is None or (past.payload.points is not None and not past.payload.points.closed):
         raise _cause(past)
+    if past.payload.points is not None:
+        return
     if past.payload.stopped and past.stop is not None:
         raise error_of(past.stop)
     judge(past.payload, area, stop)

@@ -21,6 +21,8 @@ from pilot.resources.probe import Resources
 from pilot.runner import past, telling
 from pilot.runner.area import JobArea
 from pilot.runner.execution import execute, judge
+from pilot.runner.hpo.evaluate import evaluate
+from pilot.runner.hpo.metrics import with_metrics
 from pilot.runner.inputs import check_inputs, stage_in
 from pilot.runner.inspection import Inspector
 from pilot.runner.joblog import job_log
@@ -143,12 +145,19 @@ def _steps(
         with watch.phase(Phase.PAYLOAD):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.PAYLOAD, began))
             tell = partial(_tell, job, lent, resources, pod, began)
-            reached = replace(reached, payload=execute(job, lent, tell, pod, area, stop))
+            if job.hpo is None:
+                reached = replace(reached, payload=execute(job, lent, tell, pod, area, stop))
+            else:
+                reached = replace(reached, payload=evaluate(job, job.hpo, lent, tell, pod, area, stop))
         judge(reached.payload, area, stop)
+        if reached.payload is not None and reached.payload.points is not None:
+            names = reached.payload.points.metrics
+            job, destinations = with_metrics(job, plan.destinations, names, pod)
+            reached = replace(reached, destinations=destinations)
         with watch.phase(Phase.STAGE_OUT):
             pod.reporter.note(telling.phase(State.RUNNING, Phase.STAGE_OUT, began))
             confirm(job, pod, stop)
-            reached = replace(reached, stored=stage_out(job, plan.destinations, (), pod, area, stop))
+            reached = replace(reached, stored=stage_out(job, reached.destinations, (), pod, area, stop))
     except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the job its final (promise P1)
         if stop.reason is not None:
             pod.journal.write(Kind.STOP, reason=stop.reason)

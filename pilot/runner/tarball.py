@@ -26,6 +26,8 @@ def pack(area: JobArea, target: Path, folder: str, saved: Sequence[Path] = (), m
         for file in (area.pilot_log, area.stdout, area.stderr, area.report, area.usage):
             if file.is_file():
                 _add(tar, file, f"{folder}/{file.name}", most_bytes)
+        for file in area.evaluations():
+            _add(tar, file, f"{folder}/{file.relative_to(area.root)}", most_bytes)
         for file in saved:
             _add(tar, file, f"{folder}/saved/{file.relative_to(area.work)}", None)
 

@@ -11,6 +11,7 @@ from typing import Any
 from pilot.resources.cpu import Cpu
 from pilot.runner.observing import metrics
 from pilot.values.errors import JobError, PayloadError
+from pilot.values.hpo import PointsEnd
 from pilot.values.job import Job
 from pilot.values.outcome import Outcome, Phase, State, StoredFile
 from pilot.values.settings import Settings
@@ -145,6 +146,30 @@ def report(job: Job, outcome: Outcome) -> dict[str, Any]:
         else None,
         "timing": {name.replace("-", "_"): round(seconds, 3) for name, seconds in outcome.seconds.items()},
         "outputs": {file.lfn: _listed(file) for file in outcome.stored},
+        **(_points(payload.points, outcome.stored) if payload and payload.points else {}),
+    }
+
+
+def _points(points: PointsEnd, stored: Sequence[StoredFile]) -> dict[str, Any]:
+    """What became of hyper-parameter points, as users of the wrapper know it (hpo-contract.md 10.8)."""
+    best = points.best
+    summary = {
+        "tried": points.tried,
+        "closed": len(points.closed),
+        "abandoned": len(points.left),
+        "pruned": len(points.pruned),
+        "penalised": len(points.penalised),
+        "untold": dict(points.untold),
+        "best": {"id": best[0], "loss": best[1]} if best else None,
+    }
+    metrics = [
+        {"file_guid": file.guid, "file_size": file.size, "name": file.lfn, "nentries": 1}
+        for file in stored
+        if file.lfn in points.metrics
+    ]
+    return {
+        "user_job_metadata": {**points.meta, "hpo": summary},
+        **({"files": {"output": [{"subFiles": metrics}]}} if metrics else {}),
     }
 
 

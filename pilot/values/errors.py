@@ -18,12 +18,14 @@
         ├── NoWorkDirectory     no directory could be made for it
         ├── JournalBroken       what is done could not be recorded
         ├── GpuLost             a GPU of the job is no more
+        ├── NoImage             its evaluations want a container image that cannot be had
+        ├── PointsRefused       nobody gives us hyper-parameter points, or takes their losses
         ├── LeaseUnknown        nobody can tell whether the job is still ours
         ├── PilotKilled         the pilot died with it, and told nobody (OutOfMemory: of that)
         ├── InternalError       a fault of the pilot itself
         ├── StageError          a file could not be moved (FileMissing, Mismatch, Stalled,
         │                       NoSpace, Denied, NoCredential, Exists, Unreachable, TransferFailed)
-        ├── PayloadError        the payload failed (PayloadFailed, PayloadNotStarted, OutputMissing,
+        ├── PayloadError        the payload failed (PayloadFailed, PayloadNotStarted, EvaluationsFailed, OutputMissing,
         │                       OutputTooLarge)
         └── Stopped             somebody asked for a stop (GivenAway: the attempt is not ours any more)
 
@@ -166,6 +168,20 @@ class LeaseUnknown(JobError):
     """The server was silent for longer than its heartbeat limit, and could not be asked (1137: as any stage-out)."""
 
     _code = 1137
+    blame = Blame.SERVER
+
+
+class NoImage(JobError):
+    """The container image that evaluations want can be had in no way (1360: image not found)."""
+
+    _code = 1360
+    blame = Blame.SITE
+
+
+class PointsRefused(JobError):
+    """Events or iDDS refuse us, or do not answer (1318: communication failure)."""
+
+    _code = 1318
     blame = Blame.SERVER
 
 
@@ -335,6 +351,12 @@ class PayloadFailed(PayloadError):
     def code(self) -> int:
         """1328 for a segmentation fault, else 1305."""
         return 1328 if self.payload_exit_code == -11 else self._code
+
+
+class EvaluationsFailed(PayloadError):
+    """Points were tried, and no evaluation has given a loss."""
+
+    _code = 1305
 
 
 class PayloadNotStarted(PayloadError):

@@ -9,6 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from pilot.values.errors import JobError
+from pilot.values.hpo import PointsEnd
 from pilot.values.names import Checksum, Endpoint, Lfn, Url
 from pilot.values.usage import Memory, Usage
 
@@ -66,6 +67,7 @@ class PayloadEnd:
     leftovers: int = 0
     usage: Usage | None = None
     gpu_lost: str = ""
+    points: PointsEnd | None = None
 
 
 @dataclass(frozen=True, slots=True)

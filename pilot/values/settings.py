@@ -7,6 +7,7 @@ and ``pilot run --show-settings`` are made from the code.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args, get_type_hints
@@ -165,6 +166,28 @@ class Settings:
     slow_limit: float = option(
         1000.0, "a transfer slower than that over 300 s is given up where there is another replica", unit="kB/s"
     )
+    # hyper-parameter jobs
+    slots: int = option(0, "evaluations at once; 0: as many as GPUs, sidecars or groups of cores allow")
+    points_per_gpu: int = option(1, "evaluations at once on one GPU or MIG instance", least=1)
+    slot_cores: int = option(0, "cores of one evaluation on a pod without GPUs; 0: what the job asks for")
+    own_images: tuple[str, ...] = option(
+        (), "patterns of container images that this pod's own image stands for, such as */analysis:*"
+    )
+    sidecars: str = option("", "directory shared with containers that evaluate, one subdirectory for each", unit="path")
+    idds_servers: tuple[str, ...] = option(
+        (), "base URLs of iDDS that get our credentials; a job that names another goes through the PanDA server's relay"
+    )
+    linger: float = option(900.0, "wait so long for points while others evaluate theirs, holding none", unit="s")
+    steering_wait: float = option(600.0, "wait so long for points when all have their loss", unit="s")
+    linger_poll: float = option(30.0, "ask for points so often while waiting, at the end", unit="s", least=0.1)
+    point_retries: int = option(1, "a point whose evaluation failed is tried here so often again")
+    point_failure: str = option(
+        "release", "a point that failed for good: release it to others, or penalise it with a loss of 100000"
+    )
+    checkpoint_limit: int = option(100, "larger checkpoints are not saved", unit="MiB", least=1)
+    progress_pattern: str = option(
+        "", "regular expression of intermediate losses in an evaluation's output, with groups loss and step"
+    )
     # logs
     log_format: str = option("text", "the log on stdout: text or json")
     log_level: str = option("info", "the log on stdout: debug, info, warning or error")
@@ -269,6 +292,15 @@ def _check_bounds(name: str, value: Any, origin: str) -> None:
         raise UsageError(f"{name} (from {origin}): holds a control character")
 
 
+def _check_pattern(text: str) -> None:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise UsageError(f"progress_pattern: {text[:60]!r} is no regular expression: {error}") from None
+    if text and not groups:
+        raise UsageError(f"progress_pattern: {text[:60]!r} has no group that is the loss: write (?P<loss>...)")
+
+
 def _checked(settings: Settings) -> Settings:
     if not settings.server.startswith(("http://", "https://")):
         raise UsageError(f"server: {settings.server[:100]!r} is no http or https URL")
@@ -280,6 +312,9 @@ def _checked(settings: Settings) -> Settings:
         raise UsageError(f"soft_signal: {settings.soft_signal[:20]!r} is none of {', '.join(SOFT_SIGNALS)}")
     if settings.existing_output not in EXISTING_OUTPUT:
         raise UsageError(f"existing_output: {settings.existing_output[:20]!r} is none of {', '.join(EXISTING_OUTPUT)}")
+    if settings.point_failure not in ("release", "penalise"):
+        raise UsageError(f"point_failure: {settings.point_failure[:20]!r} is neither release nor penalise")
+    _check_pattern(settings.progress_pattern)
     for pattern in settings.checkpoints:
         parts = pattern.split("/")
         if not all(parts) or {".", ".."} & set(parts) or any("**" in part and part != "**" for part in parts):

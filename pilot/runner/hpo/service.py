@@ -1,0 +1,331 @@
+"""The point service: what a hyper-parameter job asks of and tells to iDDS, the event service and the checkpoint cache.
+
+Main hands it errands and goes on; answers come through the mailbox. Each errand is a row of calls on a connection of
+its own, tried again until the service is closed; a few threads run them, so that a slow answer holds nobody else up.
+The order for a point is fixed (hpo-contract.md 10.3): loss, event, checkpoint. Each call can be made twice: a loss is
+looked for before it is told, as iDDS would overwrite it, and what got no answer is asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pilot.panda.checkpoints import CheckpointClient
+from pilot.panda.events import EventClient, EventRange
+from pilot.panda.idds import Idds
+from pilot.panda.mailbox import Mailbox
+from pilot.panda.wire import Wire
+from pilot.runner.hpo.book import Book, Lease
+from pilot.runner.hpo.errands import Errands
+from pilot.runner.hpo.messages import (
+    Closed,
+    Lost,
+    Message,
+    Overview,
+    Prune,
+    Ready,
+    Refused,
+    Saved,
+    Steps,
+    Taken,
+    Useless,
+)
+from pilot.runner.hpo.snapshot import pack
+from pilot.values.deadline import Deadline
+from pilot.values.errors import CredentialError, ServerError, ServerRefused
+from pilot.values.events import events
+from pilot.values.hpo import Point, PointWork
+from pilot.values.stop import Waitable
+
+log = events(__name__)
+
+_FIRST, _USUAL, _LAST = 0, 1, 2
+_LOOK_S = 0.2  # between two looks whether the server is heard again
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """One thread's connections. ``progress`` reports intermediate losses and returns whether to prune."""
+
+    wire: Wire
+    idds: Idds
+    events: EventClient
+    checkpoints: CheckpointClient
+    progress: Callable[[str, Steps], bool]
+
+    def interrupt(self) -> None:
+        """End the call in flight."""
+        self.wire.interrupt()
+        self.idds.interrupt()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.wire.close()
+        self.idds.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Whose points these are: the job, and its task."""
+
+    job_id: int
+    work: PointWork
+    folder: Path
+    checkpoint_bytes: int
+
+
+class PointService:
+    """Threads that talk for a hyper-parameter job. To be closed."""
+
+    def __init__(
+        self, asker: Asker, connect: Callable[[], Lines], book: Book, silent: Callable[[], bool], threads: int
+    ) -> None:
+        """Start it.
+
+        Args:
+            asker: the job.
+            connect: makes the connections of a thread.
+            book: gets each step.
+            silent: whether PanDA was silent for so long that the job may be somebody else's: nothing is told then.
+            threads: how many errands may be under way at once.
+        """
+        self.mailbox: Mailbox[Message] = Mailbox()
+        self._asker = asker
+        self._book = book
+        self._silent = silent
+        self._held: dict[str, int] = {}
+        self._finished: set[str] = set()
+        self._numbers = itertools.count()
+        self._errands = Errands(connect, threads, lambda error: self.mailbox.put(Refused(error)))
+
+    # --- what main asks for -------------------------------------------------------------------------
+
+    def take(self, count: int) -> None:
+        """Ask for so many points; `Taken` comes, and a message for each, or `Refused`."""
+        self._errands.add(_FIRST, lambda lines: self._take(lines, count))
+
+    def close(self, lease: Lease, loss: float) -> None:
+        """Tell a loss and finish the event; `Closed` or `Lost` comes."""
+        self._errands.add(_FIRST, lambda lines: self._close(lines, lease.event, lease.id, loss))
+
+    def resume(self, event: str, point: str, loss: float) -> None:
+        """The same for a point that an earlier life has measured."""
+        self._errands.add(_FIRST, lambda lines: self._close(lines, event, point, loss))
+
+    def save(self, lease: Lease, work: Path, known: str, limit: Deadline) -> None:
+        """Save the checkpoint in ``work``, unless its digest is ``known``; `Saved` comes."""
+        self._errands.add(_USUAL, lambda lines: self._save(lines, lease.id, work, known, limit))
+
+    def report(self, point: str, steps: Steps) -> None:
+        """Tell intermediate losses to an optimiser that prunes; `Prune` may come."""
+        self._errands.add(_LAST, lambda lines: self._report(lines, point, steps))
+
+    def overview(self) -> None:
+        """Ask for all points; `Overview` comes."""
+        self._errands.add(_LAST, self._overview)
+
+    def again(self, lease: Lease) -> None:
+        """Fetch the newest checkpoint of a point that is to be tried once more; `Ready` comes."""
+        self._errands.add(_FIRST, lambda lines: self._again(lines, lease))
+
+    def finish(self, limit: Deadline, *wakers: Waitable) -> bool:
+        """Wait until all is told that can be told; False when the limit, or one of ``wakers``, came first."""
+        return self._errands.finish(limit, *wakers)
+
+    def shut(self) -> None:
+        """End, whatever is under way."""
+        self._errands.shut()
+
+    # --- taking -------------------------------------------------------------------------------------
+
+    def _take(self, lines: Lines, count: int) -> None:
+        began = time.monotonic()
+        try:
+            ranges = self._errands.persist(lambda: self._acquired(lines, count), lambda: self._found(lines))
+        except (ServerRefused, CredentialError) as error:
+            self.mailbox.put(Refused(error))
+            return
+        seconds = time.monotonic() - began
+        numbered = [(one, next(self._numbers)) for one in ranges]
+        for one, number in numbered:
+            self._held[one.id] = number
+            self._book.leased(one.id, one.process_id, number)
+        self.mailbox.put(Taken(len(ranges), seconds))
+        self._open_all(lines, numbered, began)
+
+    def _acquired(self, lines: Lines, count: int) -> list[EventRange]:
+        work = self._asker.work
+        return lines.events.acquire(self._asker.job_id, 0, work.task_id, count, work.segment)
+
+    def _found(self, lines: Lines) -> list[EventRange] | None:
+        """Events that a lost answer has given us; None if there are none."""
+        held = lines.events.held(self._asker.job_id, self._asker.work.task_id)
+        return [one for one in held if one.id not in self._held] or None
+
+    def _open_all(self, lines: Lines, ranges: list[tuple[EventRange, int]], began: float) -> None:
+        """Turn events into points: one by one, or with one request for all where there are several."""
+        task = self._asker.work.task_id
+        listed: dict[str, Point] = {}
+        if len(ranges) > 1:
+            points = self._errands.persist(lambda: lines.idds.points(task))
+            listed = {point.id: point for point in points}
+            self.mailbox.put(Overview(points))
+        for one, number in ranges:
+            self._errands.add(_FIRST, self._opening(one, number, listed.get(one.process_id), began))
+
+    def _opening(self, one: EventRange, number: int, known: Point | None, began: float) -> Callable[[Lines], None]:
+        return lambda lines: self._open_one(lines, one, number, known, began)
+
+    def _open_one(self, lines: Lines, one: EventRange, number: int, known: Point | None, began: float) -> None:
+        task = self._asker.work.task_id
+        try:
+            point = known or self._errands.persist(lambda: lines.idds.point(task, one.process_id))
+        except (ServerRefused, CredentialError) as error:
+            self._leave(one.process_id, str(error))
+            return
+        if point is None:
+            self._leave(one.process_id, f"iDDS does not know point {one.process_id} of task {task}")
+        elif point.loss is not None:
+            self._close_event(lines, one.id, point.id, point.loss, known=True)
+        else:
+            checkpoint = self._fetched(lines, point.id)
+            self.mailbox.put(Ready(Lease(one.id, point, number, checkpoint), time.monotonic() - began))
+
+    def _again(self, lines: Lines, lease: Lease) -> None:
+        began = time.monotonic()
+        checkpoint = self._fetched(lines, lease.id) or lease.checkpoint
+        self.mailbox.put(Ready(replace(lease, checkpoint=checkpoint), time.monotonic() - began))
+
+    def _leave(self, point: str, why: str) -> None:
+        self._book.left(point, why)
+        self.mailbox.put(Useless(point, why))
+
+    def _fetched(self, lines: Lines, point: str) -> Path | None:
+        """What an earlier evaluation of the point has left; a cache that fails costs the steps, not the point."""
+        work = self._asker.work
+        if work.checkpoints is None or work.source is None:
+            return None
+        target = self._asker.folder / f"{work.task_id}_{point}.checkpoint"
+        most = self._asker.checkpoint_bytes
+        source = work.source
+        for _ in range(3):
+            try:
+                there = lines.checkpoints.get(source, work.task_id, point, target, most)
+            except (ServerError, CredentialError, OSError) as error:
+                log.warning("a checkpoint could not be fetched", point=point, why=str(error))
+                if isinstance(error, ServerRefused | CredentialError):
+                    return None
+                self._errands.pause(_LOOK_S)
+            else:
+                return target if there else None
+        return None
+
+    # --- closing ------------------------------------------------------------------------------------
+
+    def _close(self, lines: Lines, event: str, point: str, loss: float) -> None:
+        if self._asker.work.dry_run:
+            self.mailbox.put(Closed(point, loss))
+            return
+        try:
+            before = self._tell(lines, point, loss)
+        except (ServerRefused, CredentialError) as error:
+            log.error("a loss could not be told", point=point, loss=loss, why=str(error))
+            self.mailbox.put(Lost(point, str(error)))
+            return
+        if before not in (None, loss):
+            log.warning("another loss was told before: it stays", point=point, there=before, ours=loss)
+        self._book.told(point)
+        self._close_event(lines, event, point, loss if before is None else before, known=before not in (None, loss))
+
+    def _tell(self, lines: Lines, point: str, loss: float) -> float | None:
+        """Tell it, unless one is there already; what was there before, None if ours was the first."""
+        task = self._asker.work.task_id
+        while self._silent():
+            self._errands.pause(_LOOK_S)
+        there = self._errands.persist(lambda: lines.idds.point(task, point))
+        if there is None:
+            raise ServerRefused(f"iDDS does not know point {point} of task {task} any more")
+        if there.loss is not None:
+            return there.loss
+
+        def confirmed() -> bool | None:
+            found = lines.idds.point(task, point)
+            return True if found is not None and found.loss is not None else None
+
+        def tell() -> bool:
+            lines.idds.tell(task, point, loss)
+            return True
+
+        self._errands.persist(tell, confirmed)
+        return None
+
+    def _close_event(self, lines: Lines, event: str, point: str, loss: float, *, known: bool) -> None:
+        try:
+            command = self._errands.persist(lambda: lines.events.finish(event))
+        except (ServerRefused, CredentialError) as error:
+            if not self._is_finished(lines, event):
+                log.error("an event could not be finished", point=point, event=event, why=str(error))
+                self.mailbox.put(Lost(point, str(error)))
+                return
+            command = ""
+        self._finished.add(point)
+        self._drop_checkpoint(lines, point)
+        self._book.closed(point)
+        self.mailbox.put(Closed(point, loss, command, known))
+
+    def _is_finished(self, lines: Lines, event: str) -> bool:
+        """What the server shows; no answer counts as no."""
+        asker = self._asker
+        try:
+            statuses = self._errands.persist(lambda: lines.events.statuses(asker.job_id, asker.work.task_id))
+        except (ServerRefused, CredentialError):
+            return False
+        return statuses.get(tuple(event.split("-")[:4])) in ("finished", "done", "merged")
+
+    def _drop_checkpoint(self, lines: Lines, point: str) -> None:
+        """Nobody needs it any more; one that stays costs the cache some space."""
+        if self._asker.work.checkpoints is None:
+            return
+        try:
+            lines.checkpoints.delete(self._asker.work.task_id, point)
+        except (ServerError, CredentialError) as error:
+            log.warning("a checkpoint could not be removed", point=point, why=str(error))
+
+    # --- the rest -----------------------------------------------------------------------------------
+
+    def _save(self, lines: Lines, point: str, work: Path, known: str, limit: Deadline) -> None:
+        checkpoints = self._asker.work.checkpoints
+        digest: str | None = None
+        archive = self._asker.folder / f"{self._asker.work.task_id}_{point}"
+        try:
+            if checkpoints is not None:
+                digest = pack(work, checkpoints.save, archive, self._asker.checkpoint_bytes, limit)
+            if digest not in (None, known) and point not in self._finished:
+                lines.checkpoints.put(self._asker.work.task_id, point, archive)
+                log.info("checkpoint saved", point=point, bytes=archive.stat().st_size)
+            if point in self._finished:  # while it was sent
+                self._drop_checkpoint(lines, point)
+        except (ServerError, CredentialError, OSError) as error:
+            log.warning("a checkpoint could not be saved", point=point, why=str(error))
+            digest = None
+        finally:
+            archive.unlink(missing_ok=True)
+        self.mailbox.put(Saved(point, digest))
+
+    def _report(self, lines: Lines, point: str, steps: Steps) -> None:
+        try:
+            if lines.progress(point, steps):
+                self.mailbox.put(Prune(point))
+        except (ServerError, CredentialError) as error:
+            log.warning("an intermediate loss could not be told", point=point, why=str(error))
+
+    def _overview(self, lines: Lines) -> None:
+        try:
+            self.mailbox.put(Overview(self._errands.persist(lambda: lines.idds.points(self._asker.work.task_id))))
+        except (ServerRefused, CredentialError) as error:
+            log.warning("the study's points could not be listed", why=str(error))
+            self.mailbox.put(Overview(()))

@@ -1,0 +1,128 @@
+"""The verdict on one evaluation: what its files and its exit status say (hpo-contract.md 4.5, 5.1, 10.4)."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pilot.payload.process import last_line, tail
+from pilot.values.hpo import PointWork, finite
+from pilot.values.outcome import PayloadEnd
+
+_MOST_ANSWER = 1 << 20
+_MOST_META = 1 << 20
+_TAIL = 1 << 16
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+
+_OUT_OF_MEMORY = re.compile(
+    r"CUDA out of memory|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|torch\.(cuda\.)?OutOfMemoryError"
+    r"|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|RESOURCE_EXHAUSTED: Out of memory|\bOOM when allocating"
+)
+"""How PyTorch, TensorFlow, JAX and the CUDA libraries say that a device has no more memory."""
+
+
+class Kind(StrEnum):
+    """How an evaluation ended."""
+
+    MEASURED = "measured"
+    REFUSED = "refused"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    LOST = "lost"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``loss`` is finite where something was measured; ``why`` one line else."""
+
+    kind: Kind
+    loss: float | None = None
+    why: str = ""
+    fatal: bool = False
+    pruned: bool = False
+    meta: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def judge(work: Path, asked: PointWork, end: PayloadEnd, stderr: Path) -> Verdict:
+    """What an evaluation that ended by itself has said. A valid answer counts whatever the exit status (4.5)."""
+    answer, complaint = _answer(work / asked.output_file)
+    if answer is not None:
+        status = answer.get("status", 0)
+        message = " ".join(str(answer.get("message", "")).split())[:200]
+        if status not in (0, "0", None, False):
+            why = f"the evaluation answers status {str(status)[:40]}" + (f": {message}" if message else "")
+            return Verdict(Kind.REFUSED, why=why, fatal=message.startswith("fatal:"))
+        loss = finite(answer.get("loss"))
+        if loss is not None:
+            return Verdict(Kind.MEASURED, loss, meta=_meta(work / asked.meta_file))
+        complaint = f"its loss is {str(answer.get('loss', 'missing'))[:40]}, and not a finite number"
+    if _out_of_memory(end, stderr):
+        return Verdict(Kind.MEMORY, why=f"the evaluation ran out of memory: {_last(stderr) or how(end)}")
+    if end.gpu_lost:
+        return Verdict(Kind.LOST, why=end.gpu_lost)
+    words = _last(stderr)
+    return Verdict(Kind.FAILED, why=f"{how(end)}, {complaint}" + (f"; its last words: {words}" if words else ""))
+
+
+def left_behind(work: Path, output_file: str) -> float | None:
+    """The loss in a complete answer that an evaluation has left, whose end nobody has seen; None without."""
+    answer, _ = _answer(work / output_file)
+    if answer is None or answer.get("status", 0) not in (0, "0", None, False):
+        return None
+    return finite(answer.get("loss"))
+
+
+def how(end: PayloadEnd) -> str:
+    """How a process ended, for people."""
+    if end.exit_code < 0:
+        return f"the evaluation was ended by signal {-end.exit_code}"
+    return f"the evaluation exited with {end.exit_code}"
+
+
+def _answer(file: Path) -> tuple[dict[str, Any] | None, str]:
+    """The answer's object; or None, and what is wrong with it."""
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(_MOST_ANSWER + 1)
+    except OSError:
+        return None, f"and left no {file.name}"
+    if len(text) > _MOST_ANSWER:
+        return None, f"{file.name} is larger than 1 MiB"
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None, f"{file.name} is not JSON"
+    return (value, "") if isinstance(value, dict) else (None, f"{file.name} is no object")
+
+
+def _meta(file: Path) -> Mapping[str, Any]:
+    """What goes into the job's metadata; nothing where it is no object, or too large."""
+    try:
+        if file.stat().st_size > _MOST_META:
+            return {}
+        value = json.loads(file.read_bytes(), parse_constant=_no_constant)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"holds {name}, which is no JSON")
+
+
+def _out_of_memory(end: PayloadEnd, stderr: Path) -> bool:
+    killed = end.exit_code in _KILLED and end.memory is not None and end.memory.oom_kills > 0
+    return killed or (end.exit_code != 0 and _OUT_OF_MEMORY.search(tail(stderr, _TAIL)) is not None)
+
+
+def _last(stderr: Path) -> str:
+    return last_line(stderr)
