@@ -16,6 +16,7 @@ from pilot.embedded.jobs import Record, worth_a_retry
 
 _NO_REPORT = "Could not get GUID/LFN/MD5/FSIZE/SURL from pilot JSON"
 _DDM = 200
+_GRACE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,11 @@ class Limits:
     sent_s: float = 1800.0
     heartbeat_s: float = 7200.0
     holding_s: float = 10800.0
+
+    @classmethod
+    def lease(cls, seconds: float) -> Limits:
+        """The same short time for all that a pilot has; what is being checked keeps its own."""
+        return cls(min(cls().sent_s, seconds), seconds)
 
     def of(self, status: str) -> tuple[float, int, str] | None:
         """The limit in a state, with the jobDispatcherErrorCode and its text; None where there is none."""
@@ -65,6 +71,8 @@ def judge(record: Record, tally: Tally | None = None) -> Verdict:
         return Verdict("failed") if explained else Verdict("failed", _DDM, _NO_REPORT)
     if record.final == "failed":
         return Verdict("failed")
+    if record.definition.get("isHPO") == "True":
+        report = {_declared(name, outputs) for name in report}
     complaint = _complaint(record.definition, outputs, report)
     return Verdict("failed", _DDM, complaint) if complaint else Verdict("finished")
 
@@ -85,6 +93,12 @@ def _read(text: str, inputs: list[str]) -> set[str] | None:
     if not all(_complete(entry, is_input=name in inputs) for name, entry in report.items()):
         return None
     return set(report) - set(inputs)
+
+
+def _declared(name: str, outputs: list[str]) -> str:
+    """The output that a file with digits behind its name stands for (hpo-contract.md 4.1); else the name itself."""
+    stem, _, digits = name.rpartition("_")
+    return stem if stem in outputs and digits.isdecimal() else name
 
 
 def _complete(entry: object, *, is_input: bool) -> bool:
@@ -116,6 +130,7 @@ class Adder:
         self._limits = limits
         self._wake = threading.Event()
         self._ended = False
+        self._began = time.time()
         self._thread = threading.Thread(target=self._run, name="adder", daemon=True)
 
     def start(self) -> None:
@@ -135,7 +150,7 @@ class Adder:
 
     def _run(self) -> None:
         patrol_s = min(60.0, self._limits.sent_s / 4, self._limits.heartbeat_s / 4, self._limits.holding_s / 4)
-        patrol = time.time() + patrol_s  # after an outage pilots have the time for a first heartbeat
+        patrol = time.time() + patrol_s
         while not self._ended:
             self._wake.clear()
             now = time.time()
@@ -162,7 +177,8 @@ class Adder:
             return record.final_at + self._delay_s
         limit = self._limits.of(record.status)
         since = max(record.acquired or 0.0, record.heard or 0.0) or record.submitted
-        return since + limit[0] if limit else float("inf")
+        # while we were away nobody could be heard
+        return max(since + limit[0], self._began + min(_GRACE_S, limit[0])) if limit else float("inf")
 
     def _step(self, record: Record | None, now: float) -> Change[None]:
         """Look at the job again inside the transaction: a heartbeat may have come meanwhile."""

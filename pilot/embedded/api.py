@@ -13,6 +13,7 @@ from pilot.embedded import outage
 from pilot.embedded.calls import CALLS
 from pilot.embedded.handlers import Handler, Visit
 from pilot.embedded.identity import Caller, Denied, Gate
+from pilot.embedded.legacy import Legacy
 from pilot.embedded.signatures import Call, Crashed, Refused
 from pilot.embedded.wire import JSON, Answer, Envelope, Request, envelope
 
@@ -20,16 +21,21 @@ from pilot.embedded.wire import JSON, Answer, Envelope, Request, envelope
 class Api:
     """Answers calls: checks who calls and with what, and leaves the rest to the call's handler."""
 
-    def __init__(self, gate: Gate, *handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, gate: Gate, *handlers: Mapping[str, Handler], legacy: bool = False) -> None:
+        """``legacy``: also the calls of hyper-parameter jobs from before v1."""
         self._gate = gate
+        self._legacy = Legacy(*handlers) if legacy else None
         self._handlers = {name: handler for group in handlers for name, handler in group.items()}
 
     def answer(self, request: Request) -> Answer:
         """The answer to a request whose path begins with /api or /server."""
         call = _find(request.path)
-        if call is None:
-            return Answer(403, f"ERROR : method {request.path.rpartition('/')[2]} is forbidden")
+        legacy = self._legacy if self._legacy and self._legacy.knows(request.path) else None
         try:
+            if legacy:
+                return legacy.answer(request.path, parameters(request), Visit(request, self._gate.caller(request)))
+            if call is None:
+                return Answer(403, f"ERROR : method {request.path.rpartition('/')[2]} is forbidden")
             told = self._run(call, request, self._gate.caller(request))
         except Denied as denial:
             return Answer(403, str(denial))

@@ -14,6 +14,8 @@ from werkzeug.routing import BaseConverter
 from pilot.embedded import api, files, local, sitedata
 from pilot.embedded.event_calls import EventCalls
 from pilot.embedded.faults import GARBAGE, Kind, Rule
+from pilot.embedded.hpo import idds
+from pilot.embedded.hpo import local as hpo_local
 from pilot.embedded.job_calls import JobCalls
 from pilot.embedded.parts import Parts
 from pilot.embedded.wire import Request
@@ -33,6 +35,8 @@ def application(parts: Parts) -> Flask:
     app.after_request(lambda response: _after(parts, response))
     app.register_blueprint(local.blueprint(parts))
     app.register_blueprint(files.blueprint(parts.store))
+    app.register_blueprint(hpo_local.blueprint(parts.studies, parts.events, parts.generator))
+    app.register_blueprint(idds.blueprint(parts.idds, parts.gate, _request))
     app.add_url_rule("/cache/schedconfig/<name>.all.json", "queue", lambda name: _queue(parts, name))
     app.add_url_rule("/cache/ddmendpoints.json", "storages", lambda: _json(sitedata.storage_data(request.host_url)))
     app.add_url_rule("/cache/<name>", _CACHED, lambda name: _cached(parts, name))
@@ -46,10 +50,10 @@ _CACHED = "cached"
 
 
 def _api(parts: Parts) -> api.Api:
-    job_calls = JobCalls(parts.table, parts.adder, parts.queues.testing, parts.nodes.any_gpus)
-    event_calls = EventCalls(parts.events, job_calls.find, broken=parts.broken)
-    groups = (job_calls, event_calls, parts.nodes, parts.cache, parts.credentials)
-    return api.Api(parts.gate, *(group.handlers() for group in groups))
+    job_calls = JobCalls(parts.table, parts.adder, parts.queues.testing, parts.nodes.any_gpus, parts.generator.generate)
+    event_calls = EventCalls(parts.events, job_calls.find, parts.studies, broken=parts.broken)
+    groups = (job_calls, event_calls, parts.nodes, parts.cache, parts.credentials, parts.idds)
+    return api.Api(parts.gate, *(group.handlers() for group in groups), legacy=parts.legacy)
 
 
 class _Rest(BaseConverter):
@@ -82,6 +86,7 @@ def _request() -> Request:
         origin=request.headers.get("Origin"),
         client=request.environ.get("pilot.client", ""),
         outage=rule is not None and rule.do is Kind.NO_DATABASE,
+        base=request.host_url.rstrip("/"),
     )
 
 
@@ -182,7 +187,7 @@ def _is_file() -> bool:
 
 
 def _is_upload() -> bool:
-    return request.path.startswith("/api/v1/file_server/upload_")
+    return request.path.startswith(("/api/v1/file_server/upload_", "/server/panda/put_checkpoint"))
 
 
 def _largest() -> float:

@@ -183,6 +183,12 @@ CALLS = {
             "GET",
             fields({"job_task_ids": STR}, {"timeout": INT}, timeout=60),
         ),
+        _plain(
+            "idds",
+            "relay_idds_command",
+            "POST",
+            fields({"command_name": STR}, {"args": STR, "kwargs": STR, "manager": BOOL, "json_outputs": BOOL}),
+        ),
         _plain("creds", "get_proxy", "GET", fields({}, {"role": STR, "dn": STR})),
         _plain("creds", "get_access_token", "GET", fields({"client_name": STR}, {"token_key": STR})),
         _plain("creds", "get_token_key", "GET", fields({"client_name": STR})),

@@ -62,6 +62,13 @@ class Database:
         with self._lock:
             self._connection.executescript(schema)
 
+    def widen(self, table: str, column: str, kind: str) -> None:
+        """Give a table of an earlier version a column that it lacks."""
+        with self._lock:
+            present = {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
+            if column not in present:
+                self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A connection inside a transaction: committed at the end, undone by an exception."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from pilot.embedded.events import EventTable, RangeId, Told, pool
 from pilot.embedded.handlers import Handler, Visit
+from pilot.embedded.hpo.studies import Studies
 from pilot.embedded.jobs import Record
 from pilot.embedded.signatures import Crashed
 from pilot.embedded.wire import DATABASE_ERROR, Envelope, envelope
@@ -34,10 +35,18 @@ class _Batch:
 
 
 class EventCalls:
-    """Answers out of the table of ranges; ``jobs`` finds a job by its id."""
+    """Answers out of the table of ranges; ``jobs`` finds a job by its id, ``studies`` makes points."""
 
-    def __init__(self, events: EventTable, jobs: Callable[[int], Record | None], *, broken: bool) -> None:
+    def __init__(
+        self,
+        events: EventTable,
+        jobs: Callable[[int], Record | None],
+        studies: Studies,
+        *,
+        broken: bool,
+    ) -> None:
         self._events = events
+        self._studies = studies
         self._jobs = jobs
         self._broken = broken
 
@@ -58,7 +67,10 @@ class EventCalls:
         jobset, task = pool(record.definition)
         if asked["jobset_id"] != jobset or asked["task_id"] not in (None, task):
             return envelope(success=True, data=[])
-        return envelope(success=True, data=self._events.acquire(record, jobset, task, max(0, asked["n_ranges"])))
+        count = max(0, asked["n_ranges"])
+        if record.definition.get("isHPO") == "True":
+            return envelope(success=True, data=self._studies.hand_out(record, task, count, asked["segment_id"]))
+        return envelope(success=True, data=self._events.acquire(record, jobset, task, count))
 
     def _count(self, asked: Mapping[str, Any], _visit: Visit) -> Envelope:
         pair = (asked["jobset_id"], asked["task_id"])

@@ -24,7 +24,8 @@ CREATE TABLE IF NOT EXISTS ranges (
     status TEXT NOT NULL DEFAULT 'ready',
     job INTEGER,
     error INTEGER,
-    dialog TEXT
+    dialog TEXT,
+    segment INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS ranges_by_jobset ON ranges (jobset, task, status);
 CREATE INDEX IF NOT EXISTS ranges_by_job ON ranges (job, process);
@@ -88,19 +89,57 @@ class EventTable:
     def __init__(self, database: Database) -> None:
         self._database = database
         database.add(_SCHEMA)
+        database.widen("ranges", "segment", "INTEGER NOT NULL DEFAULT 0")
 
-    def acquire(self, record: Record, jobset: int, task: int, count: int) -> list[dict[str, Any]]:
-        """Up to ``count`` ready ranges, which are the job's from now on."""
+    def acquire(
+        self, record: Record, jobset: int, task: int, count: int, segment: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Up to ``count`` ready ranges, which are the job's from now on; of one ``segment``, or of all."""
         with self._database.transaction() as connection:
             _release(connection, jobset, task)
             rows = connection.execute(
                 "SELECT id, file, process, last, attempt, about FROM ranges"
-                " WHERE jobset=? AND task=? AND status='ready' ORDER BY file, process LIMIT ?",
-                (jobset, task, count),
+                " WHERE jobset=? AND task=? AND status='ready' AND ? IN (segment, -1) ORDER BY file, process LIMIT ?",
+                (jobset, task, -1 if segment is None else segment, count),
             ).fetchall()
             taken = [(record.id, row[0]) for row in rows]
             connection.executemany("UPDATE ranges SET status='sent', job=? WHERE id=?", taken)
         return [_given(record.id, task, *row[1:]) for row in rows]
+
+    # --- points of a study, each an event of jobset 0 (hpo-contract.md 3.1) -----------------------------
+
+    @staticmethod
+    def add_point(connection: sqlite3.Connection, task: int, point: int, segment: int, attempts: int) -> None:
+        """The event of a new point."""
+        about = json.dumps({"LFN": None, "GUID": None, "scope": None})
+        connection.execute(
+            "INSERT INTO ranges (jobset, task, file, process, last, attempt, about, segment)"
+            " VALUES (0, ?, 0, ?, ?, ?, ?, ?)",
+            (task, point, point, attempts, about, segment),
+        )
+
+    @staticmethod
+    def exhausted(connection: sqlite3.Connection, task: int) -> list[int]:
+        """The points that nobody will get again: their last attempt has failed, or a pilot has said so."""
+        _release(connection, 0, task)
+        query = "SELECT process FROM ranges WHERE jobset=0 AND task=? AND status='failed'"
+        return [row[0] for row in connection.execute(query, (task,))]
+
+    def count_ready(self, task: int, segment: int) -> int:
+        """How many points of a segment wait for somebody to take them."""
+        query = "SELECT count(*) FROM ranges WHERE jobset=0 AND task=? AND status='ready' AND segment=?"
+        return int(self._database.rows(query, (task, segment))[0][0])
+
+    def holds(self, job: int) -> bool:
+        """Whether a job has a point that it has not told the end of."""
+        return bool(self._database.rows("SELECT 1 FROM ranges WHERE job=? AND status='sent' LIMIT 1", (job,)))
+
+    def holders(self, task: int) -> dict[int, tuple[int, int | None, bool]]:
+        """By point: attempts left, the job that had it last, whether that has it now."""
+        query = "SELECT process, attempt, job, status FROM ranges WHERE jobset=0 AND task=?"
+        return {
+            point: (left, job, status == "sent") for point, left, job, status in self._database.rows(query, (task,))
+        }
 
     def count(self, jobset: int, task: int) -> int:
         """How many ranges are ready."""
@@ -182,7 +221,10 @@ def _given(job: int, task: int, file: int, process: int, last: int, attempt: int
 
 
 def _release(connection: sqlite3.Connection, jobset: int, task: int) -> None:
-    """Take back what ended jobs did not finish: one attempt less and ready again, or failed after the last one."""
+    """Take back what ended jobs did not finish: one attempt less and ready again, or failed after the last one.
+
+    What was told to have failed is tried again as well, but for points of a study (hpo-contract.md 0.1).
+    """
     connection.execute(_RELEASE, (jobset, task, *FINAL))
 
 
@@ -191,7 +233,7 @@ UPDATE ranges SET
     status=CASE WHEN attempt>1 THEN 'ready' ELSE 'failed' END,
     job=CASE WHEN attempt>1 THEN NULL ELSE job END,
     attempt=max(attempt-1, 1), error=NULL, dialog=NULL
-WHERE jobset=? AND task=? AND (status='sent' OR status='failed' AND attempt>1)
+WHERE jobset=? AND task=? AND (status='sent' OR status='failed' AND attempt>1 AND NOT (jobset=0 AND file=0))
     AND job IN (SELECT id FROM jobs WHERE status IN ({",".join("?" * len(FINAL))}))
 """  # noqa: S608 - question marks only
 

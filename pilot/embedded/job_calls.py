@@ -13,6 +13,7 @@ from pilot.embedded.adder import Adder
 from pilot.embedded.calls import CALLS
 from pilot.embedded.database import Change, Entry, JobTable
 from pilot.embedded.handlers import Handler, Visit
+from pilot.embedded.hpo.jobs import addressed
 from pilot.embedded.jobs import Record
 from pilot.embedded.selection import Wanted
 from pilot.embedded.signatures import Crashed, Refused
@@ -29,12 +30,19 @@ class JobCalls:
     """Answers out of the job table; ``testing`` tells whether a queue is in status test.
 
     ``any_gpus`` tells whether some node has GPUs. As long as none is known, a job that wants one goes to whoever
-    asks, and is refused there with the figures: better than to wait for ever.
+    asks, and is refused there with the figures: better than to wait for ever. ``generate`` makes the jobs of studies,
+    for a queue, by our URL.
     """
 
     def __init__(
-        self, table: JobTable, adder: Adder, testing: Callable[[str], bool], any_gpus: Callable[[], bool]
+        self,
+        table: JobTable,
+        adder: Adder,
+        testing: Callable[[str], bool],
+        any_gpus: Callable[[], bool],
+        generate: Callable[[str, str], None],
     ) -> None:
+        self._generate = generate
         self._any_gpus = any_gpus
         self._table = table
         self._adder = adder
@@ -63,12 +71,14 @@ class JobCalls:
             return NO_JOBS
         now = time.time()
         wanted = self._wanted(asked, visit)
+        self._generate(wanted.queue, visit.request.base)
         records = self._table.acquire(wanted, lambda record: _hand_out(record, now), visit.request.there)
         if not records:
             return NO_JOBS
         proxy = {"credname": "", "myproxy": ""} if asked["get_proxy_key"] and visit.caller.production else {}
         recent = self._table.sent(wanted.queue)
-        given = [{"StatusCode": 0, **_definition(record), "nSent": recent, **proxy} for record in records]
+        told = [addressed(_definition(record), visit.request.base) for record in records]
+        given = [{"StatusCode": 0, **one, "nSent": recent, **proxy} for one in told]
         return envelope(success=True, data={"StatusCode": 0, "jobs": given})
 
     def _wanted(self, asked: Mapping[str, Any], visit: Visit) -> Wanted:

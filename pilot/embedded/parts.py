@@ -11,6 +11,9 @@ from pilot.embedded.credential_calls import CredentialCalls
 from pilot.embedded.database import Database, JobTable
 from pilot.embedded.events import EventTable
 from pilot.embedded.faults import Faults
+from pilot.embedded.hpo.idds import Idds
+from pilot.embedded.hpo.jobs import Generator
+from pilot.embedded.hpo.studies import Studies
 from pilot.embedded.identity import Gate
 from pilot.embedded.issuer import OwnIssuer
 from pilot.embedded.nodes import Nodes
@@ -26,6 +29,9 @@ class Parts:
     database: Database
     table: JobTable
     events: EventTable
+    studies: Studies
+    generator: Generator
+    idds: Idds
     nodes: Nodes
     queues: Queues
     log: RequestLog
@@ -39,6 +45,7 @@ class Parts:
     stopping: threading.Event
     timefloor_min: int
     broken: bool
+    legacy: bool
 
     def close(self) -> None:
         """Stop what runs and close what is open."""

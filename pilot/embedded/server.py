@@ -21,6 +21,9 @@ from pilot.embedded.database import Database, JobTable
 from pilot.embedded.events import EventTable
 from pilot.embedded.faults import Faults
 from pilot.embedded.gateway import HttpServer, thread_of
+from pilot.embedded.hpo.idds import Idds
+from pilot.embedded.hpo.jobs import Generator
+from pilot.embedded.hpo.studies import Studies
 from pilot.embedded.identity import ROBOT, Gate
 from pilot.embedded.issuer import OwnIssuer
 from pilot.embedded.nodes import Nodes
@@ -38,9 +41,11 @@ class EmbeddedServer:
     """A PanDA server in this process, on threads of its own; all its state is in ``data``.
 
     ``port`` 0 picks a free one. ``adder_delay_s`` is the time between a final update and its verdict,
-    ``limits`` how long a job may be silent, ``certificate`` the PEM files (chain, key) for HTTPS.
+    ``limits`` how long a job may be silent (``lease_s``: so long in each state), ``certificate`` the PEM files
+    (chain, key) for HTTPS.
     ``tls`` makes it HTTPS with an authority of its own in ``data``/tls, and asks clients for certificates.
     ``auth`` is "none" or "required": whether calls need a token or a certificate; with ``tls`` they do.
+    ``legacy_events``: the calls about points from before v1 are answered as well; the live server forbids them.
     ``permissions`` has the letters of credential_calls by name, ``vos`` the organisations that an Origin may name.
     Raises UsageError if it cannot have the directory or the port.
     """
@@ -54,10 +59,12 @@ class EmbeddedServer:
         certificate: tuple[str, str] | None = None,
         *,
         limits: Limits | None = None,
+        lease_s: float | None = None,
         timefloor_min: int = 0,
         tls: bool = False,
         auth: Auth | None = None,
         as_broken_as_1_0_4: bool = False,
+        legacy_events: bool = False,
         permissions: Mapping[str, str] | None = None,
         vos: Sequence[str] = ("wlcg", "atlas", "local"),
         token_lifetime_s: float = 86400.0,
@@ -66,11 +73,12 @@ class EmbeddedServer:
         self._address = (host, port)
         self._adder_delay_s = adder_delay_s
         self._certificate = certificate
-        self._limits = limits or Limits()
+        self._limits = limits or (Limits.lease(lease_s) if lease_s is not None else Limits())
         self._timefloor_min = timefloor_min
         self._tls = tls
         self._guarded = (auth or ("required" if tls else "none")) == "required"
         self._broken = as_broken_as_1_0_4
+        self._legacy = legacy_events
         self._permissions = permissions or {}
         self._vos = vos
         self._issuer = OwnIssuer(data, token_lifetime_s)
@@ -147,10 +155,14 @@ class EmbeddedServer:
     def _open_parts(self) -> Parts:
         database = Database(self._data / "jobs.sqlite", durable=True)
         table, events = JobTable(database), EventTable(database)
+        studies = Studies(database, events)
         return Parts(
             database=database,
             table=table,
             events=events,
+            studies=studies,
+            generator=Generator(database, studies, table, events),
+            idds=Idds(studies, broken=self._broken),
             nodes=Nodes(database),
             queues=Queues(database),
             log=RequestLog(self._data / "requests.sqlite"),
@@ -164,6 +176,7 @@ class EmbeddedServer:
             stopping=self._stopping,
             timefloor_min=self._timefloor_min,
             broken=self._broken,
+            legacy=self._legacy,
         )
 
     def _secure(self) -> tuple[tuple[str, str] | None, str]:

@@ -14,7 +14,8 @@ class Request:
     """What the API needs of an HTTP request; ``there`` tells whether the client still waits.
 
     ``form`` has the parts of a multipart body, whose ``body`` is empty then; ``client`` is the subject of the
-    client's certificate ("" without); ``outage`` makes this one call meet a server that has lost its database.
+    client's certificate ("" without); ``outage`` makes this one call meet a server that has lost its database;
+    ``base`` is our URL as the client knows it.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Request:
     origin: str | None = None
     client: str = ""
     outage: bool = False
+    base: str = ""
 
     @property
     def wants_json(self) -> bool:

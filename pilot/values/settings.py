@@ -167,7 +167,9 @@ class Settings:
         1000.0, "a transfer slower than that over 300 s is given up where there is another replica", unit="kB/s"
     )
     # hyper-parameter jobs
-    slots: int = option(0, "evaluations at once; 0: as many as GPUs, sidecars or groups of cores allow")
+    slots: int = option(
+        0, "evaluations at once, of those that GPUs or sidecars allow; 0: all of them, or one for each group of cores"
+    )
     points_per_gpu: int = option(1, "evaluations at once on one GPU or MIG instance", least=1)
     slot_cores: int = option(0, "cores of one evaluation on a pod without GPUs; 0: what the job asks for")
     own_images: tuple[str, ...] = option(

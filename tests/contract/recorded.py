@@ -1,4 +1,4 @@
-"""The recorded session with a live panda-server 1.0.4, and what is needed to play it again."""
+"""The recorded sessions with a live panda-server 1.0.4 and iDDS 2.6.21, and what is needed to play them again."""
 
 import ast
 import json
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-FILE = Path(__file__).parents[1] / "data" / "panda-live-exchanges.jsonl"
+DATA = Path(__file__).parents[1] / "data"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Exchange:
         return {"data": ast.literal_eval(self.body)} if "form body" in self.request else {}
 
     @property
+    def reply_header(self):
+        """A header of the answer, None without, as a function of its name."""
+        return ast.literal_eval(self.reply_headers).get
+
+    @property
     def jobs(self):
         """The jobs that were handed out."""
         if self.call != "pilot/acquire_jobs" or '"jobs": [' not in self.reply:
@@ -64,7 +69,12 @@ class Exchange:
         return [int(text) for text in texts]
 
 
-EXCHANGES = [Exchange(**json.loads(line)) for line in FILE.read_text(encoding="utf-8").splitlines()]
+def _read(name):
+    return [Exchange(**json.loads(line)) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
+EXCHANGES = _read("panda-live-exchanges.jsonl")
+IDDS_EXCHANGES = _read("idds-live-exchanges.jsonl")
 
 _SIZES = {"2000 characters": 2000, "2 MB": 2_000_000, "1 MB": 1_000_000}
 

@@ -14,6 +14,7 @@ from pilot.embedded.calls import CALLS
 from pilot.embedded.database import Database, JobTable
 from pilot.embedded.event_calls import EventCalls
 from pilot.embedded.events import EventTable
+from pilot.embedded.hpo.studies import Studies
 from pilot.embedded.signatures import Crashed, Refused
 
 UPDATE = CALLS["pilot", "update_job"]
@@ -224,7 +225,8 @@ def test_any_report_of_ranges_is_answered(reports, version):
     database = Database(Path(":memory:"), durable=False)
     try:
         JobTable(database)
-        calls = EventCalls(EventTable(database), {1: record(id=1)}.get, broken=False)
+        events = EventTable(database)
+        calls = EventCalls(events, {1: record(id=1)}.get, Studies(database, events), broken=False)
         asked = {"event_ranges": json.dumps(reports), "version": version}
         told = calls.handlers()["event/update_event_ranges"](asked, None)
     finally:

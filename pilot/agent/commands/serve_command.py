@@ -34,7 +34,13 @@ Auth = Literal["none", "required"]
     is_flag=True,
     help="answer event updates with 500 after doing them, as PanDA does",
 )
-def command(host: str, port: int, data: str, tls: bool, auth: Auth | None, as_broken: bool) -> int:
+@click.option(
+    "--lease",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="a job that is silent for so long has failed, and its points go to others  [default: 7200]",
+)
+def command(host: str, port: int, data: str, tls: bool, auth: Auth | None, as_broken: bool, lease: float | None) -> int:
     """Serve PanDA's API for one machine, with a file store; ends with TERM or Ctrl-C.
 
     Prints one line, `ready http://HOST:PORT`, when it can be used. With credentials, these are to be found
@@ -46,5 +52,5 @@ def command(host: str, port: int, data: str, tls: bool, auth: Auth | None, as_br
         raise UsageError(
             f"the embedded server needs more packages: pip install 'panda-pod-pilot[embedded]' ({error})"
         ) from None
-    serve_forever(Path(data), host, port, tls=tls, auth=auth, as_broken_as_1_0_4=as_broken)
+    serve_forever(Path(data), host, port, tls=tls, auth=auth, as_broken_as_1_0_4=as_broken, lease_s=lease)
     return 0

@@ -53,7 +53,9 @@ def compile_library(folder: Path, *absent: str) -> Path:
     target = folder / LIBRARY
     renamed = [f"-D{name}=absent_{name}" for name in absent]
     options = ["-Wall", "-Wextra", "-O1", "-shared", "-fPIC", f"-Wl,-soname,{LIBRARY}", *renamed]
-    subprocess.run(["gcc", *options, "-I", header(), "-o", target, SOURCE, "-ldl"], check=True, timeout=60)
+    subprocess.run(
+        ["gcc", *options, "-I", str(header()), "-o", str(target), str(SOURCE), "-ldl"], check=True, timeout=60
+    )
     return target
 
 
