@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 import requests
 from moving import figures, missing, show
+from points import points
 from sleeping import sleeping
 
 RUNS = 10
@@ -244,6 +245,10 @@ def main() -> None:
         print()
         show(moved := figures())
         results |= moved
+    print()
+    for number, (name, value) in enumerate(points()):
+        print(f"{name:<60} {value}")
+        results[f"points: {name.strip()}, {number}"] = value
     Path(__file__).with_name("results.json").write_text(json.dumps(results, indent=1) + "\n")
 
 

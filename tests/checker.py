@@ -97,6 +97,7 @@ def _judge(history: History, facts: Facts, store: Store) -> Report:
     for one in history.attempts:
         found += [*_finals(one), *_states(one), *_end(one, facts), *_attempt(one), *_words(one), *outputs.of(one)]
     found += [*_slots(history, facts), *_stops(history, facts), *_processes(facts), *_runs(history, facts)]
+    found += _losses(history)
     got = [one for one in history.attempts if one.got]
     return Report(
         sorted(found, key=lambda one: (one.promise, one.job or 0)),
@@ -182,6 +183,15 @@ def _attempt(attempt: Attempt) -> Iterator[Violation]:
         told = final.sent.get("attempt_nr")
         if isinstance(told, int) and isinstance(number, int) and told != number:
             yield Violation("P1", attempt.job, f"a final {final.when} of attempt {told}, the server has {number}")
+
+
+def _losses(history: History) -> Iterator[Violation]:
+    """A hyper-parameter point whose loss was told twice: the second one takes the place of the first."""
+    told: dict[tuple[str, str], str] = {}
+    for task, point, loss in history.losses:
+        before = told.setdefault((task, point), loss)
+        if before != loss:
+            yield Violation("P1", None, f"point {point} of task {task} was told two losses: {before}, {loss}")
 
 
 def _slots(history: History, facts: Facts) -> Iterator[Violation]:

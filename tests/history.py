@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from pilot.embedded import definition
 FINALS = ("finished", "failed")
 SERVER_ENDS = ("finished", "failed", "cancelled", "merging")
 _TIMEOUT_S = 30.0
+_OK = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +94,15 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The calls of pilots in order, the attempts of jobs, and what was stored when (number and path)."""
+    """The calls of pilots in order, the attempts of jobs, and what was stored when (number and path).
+
+    ``losses`` are those of hyper-parameter points that iDDS has taken, in order: task, point, loss.
+    """
 
     calls: tuple[Request, ...]
     attempts: tuple[Attempt, ...]
     puts: tuple[tuple[int, str], ...]
+    losses: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def nameless(self) -> list[Request]:
@@ -113,7 +119,14 @@ def read(url: str, session: requests.Session) -> History:
     puts = (
         (one["seq"], unquote(one["path"])) for one in rows if one["method"] == "PUT" and one["status"] in (201, 204)
     )
-    return History(calls, tuple(_attempts(calls, states, posts)), tuple(puts))
+    return History(calls, tuple(_attempts(calls, states, posts)), tuple(puts), tuple(_losses(rows)))
+
+
+def _losses(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    for one in rows:
+        found = re.fullmatch(r"/idds/hpo/(\d+)/[^/]+/(\d+)/([^/]+)", one["path"])
+        if found and one["method"] == "PUT" and one["status"] == _OK:
+            yield found[1], found[2], found[3]
 
 
 def _get(session: requests.Session, url: str) -> Any:

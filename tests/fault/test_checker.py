@@ -14,6 +14,7 @@ import pytest
 from tests.checker import check, examine
 from tests.facts import Facts, Pilot, Process, facts_of, left_running, process
 from tests.lab import Run, Serve, definition
+from tests.studies import study, submit
 
 GOOD = b"what the payload made\n"
 OUTPUTS = {"outFiles": "out.txt,the.log.tgz", "scopeOut": "test", "realDatasets": "a,b", "destinationDblock": "a,b",
@@ -191,6 +192,17 @@ def test_a_node_has_one_job_at_a_time(serve, hand):
     assert line == f"P1 job {second}: acquired at node n while it had job {first}"
     assert found(serve, slots=2) == []
     assert found(serve, pilots=(Pilot(node="n"), Pilot(node="n"))) == []
+
+
+def test_a_points_loss_is_told_once(serve):
+    task = submit(serve, study(points=2, initial_points=[[{"x": 0.1}, None], [{"x": 0.2}, None]]))
+    for point, loss in (("1", "0.5"), ("2", "0.25"), ("1", "0.5")):
+        serve.call("PUT", f"/idds/hpo/{task}/null/{point}/{loss}")
+    assert check(serve.url, Facts(ended=False)) == []
+    serve.call("PUT", f"/idds/hpo/{task}/null/2/0.75")
+    assert [str(one) for one in check(serve.url, Facts(ended=False))] == [
+        f"P1: point 2 of task {task} was told two losses: 0.25, 0.75"
+    ]
 
 
 def test_finals_of_unknown_jobs_and_attempts_are_found(serve, hand):

@@ -103,7 +103,7 @@ def plan_slots(job: Job, lent: Lent, settings: Settings, sidecars: Sequence[Side
     elif lent.gpus:
         devices = [(gpu.uuid, None) for _ in range(settings.points_per_gpu) for gpu in lent.gpus]
     else:
-        devices = [("", None)] * max(1, grant.cores // (settings.slot_cores or job.cores))
+        devices = [("", None)] * (settings.slots or max(1, grant.cores // (settings.slot_cores or job.cores)))
     most = settings.slots or len(devices)
     if memory and not sidecars:
         most = min(most, grant.memory_bytes // memory)
