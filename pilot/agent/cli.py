@@ -24,9 +24,10 @@ COMMANDS = {
     "copy": "move files between storages and this machine, by hand",
     "probe": "tell what a job can be given here, or whether the pilot in this pod is alive",
     "try": "run one job here, with a server started for it",
+    "tune": "run a hyper-parameter study here, likewise",
     "serve": "the embedded PanDA server",
-    "submit": "give a job to an embedded server",
-    "status": "ask an embedded server what became of a job",
+    "submit": "give a job or a study to an embedded server",
+    "status": "ask an embedded server what became of a job or a study",
 }
 
 

@@ -1,4 +1,4 @@
-"""The embedded server as its local users see it: submit, upload, status, download."""
+"""The embedded server as its local users see it: jobs and studies are submitted, files come and go."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ class LocalServer:
         """Close."""
         self._session.close()
 
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return self._url
+
     def submit(self, definition: dict[str, Any]) -> int:
         """Submit a job; its id. Raises UsageError with the server's one line if it refuses."""
         answer = self._json("POST", "/local/jobs", json={"definition": definition})
@@ -48,6 +53,26 @@ class LocalServer:
         if not isinstance(answer, dict):
             raise PilotError(f"{self._url}: the status of job {job_id} is no object")
         return answer
+
+    def submit_study(self, submission: dict[str, Any]) -> int:
+        """Submit a study; its task. Raises UsageError with the server's one line if it refuses."""
+        return int(self._json("POST", "/local/studies", json=submission)["task"])
+
+    def study(self, task: int) -> dict[str, Any]:
+        """The study's status object. Raises UsageError if there is no such study."""
+        answer = self._json("GET", f"/local/studies/{task}")
+        if not isinstance(answer, dict):
+            raise PilotError(f"{self._url}: the status of study {task} is no object")
+        return answer
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Put a sandbox into the cache, where it stays what it is. Raises UsageError if the server refuses it."""
+        path = "/api/v1/file_server/upload_cache_file"
+        file = {"file": (name, content, "application/octet-stream")}
+        answer = self._json("POST", path, files=file, headers={"Accept": "application/json"})
+        said = str(answer.get("message") or "")
+        if not answer.get("success") and "cannot overwrite" not in said:
+            raise UsageError(f"the sandbox: {said or 'refused'}; training data belong under evaluation.inputs")
 
     def upload(self, file: Path) -> str:
         """Store a local file; its URL. Raises UsageError if it cannot be read."""

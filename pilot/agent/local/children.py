@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import IO
 
 from pilot.values.errors import PilotError
 
@@ -25,18 +26,22 @@ def _die_with_parent() -> None:
 
 
 @contextmanager
-def child(arguments: list[str], environment: Mapping[str, str], stderr: Path) -> Iterator[subprocess.Popen[str]]:
-    """`pilot ARGUMENTS` with its stdout as a pipe; TERM, and KILL after 30 s, when the block ends before it.
+def child(
+    arguments: list[str], environment: Mapping[str, str], stderr: Path, stdout: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """`pilot ARGUMENTS`; TERM, and KILL after 30 s, when the block ends before it.
 
-    It has a session of its own: a Ctrl-C is ours to translate into an orderly stop.
+    Its stdout is a pipe, or goes to the end of a file. It has a session of its
+    own: a Ctrl-C is ours to translate into an orderly stop.
     """
     with (
         stderr.open("w") as err,
+        _out(stdout) as out,
         subprocess.Popen(
             [sys.executable, "-m", "pilot", *arguments],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=out,
             stderr=err,
             text=True,
             bufsize=1,
@@ -55,11 +60,15 @@ def child(arguments: list[str], environment: Mapping[str, str], stderr: Path) ->
                     process.kill()
 
 
+def _out(file: Path | None) -> AbstractContextManager[IO[bytes] | int]:
+    return nullcontext(subprocess.PIPE) if file is None else file.open("ab")
+
+
 @contextmanager
-def embedded_server(data: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """A `pilot serve` on a free port of loopback; its URL. Raises PilotError with its last words."""
+def embedded_server(data: Path, environment: Mapping[str, str], *arguments: str, port: int = 0) -> Iterator[str]:
+    """A `pilot serve` on a port of loopback, 0 for a free one; its URL. Raises PilotError with its last words."""
     errors = data.parent / "serve.stderr"
-    with child(["serve", "--port", "0", "--data", str(data)], environment, errors) as process:
+    with child(["serve", "--port", str(port), "--data", str(data), *arguments], environment, errors) as process:
         line = process.stdout.readline() if process.stdout else ""
         if not line.startswith("ready "):
             process.wait()

@@ -23,7 +23,8 @@ from rich.table import Column
 from rich.text import Text
 
 from pilot.agent.local.copyplan import Item
-from pilot.agent.local.copyview import printable, rate, shortened
+from pilot.agent.local.copyview import rate, shortened
+from pilot.agent.local.view import printable
 
 _BESIDE_NAME = 42
 """What stands beside a file's name: bar, per cent and speed."""

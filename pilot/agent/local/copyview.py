@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from pilot.agent.local.copyplan import Item
-from pilot.agent.local.view import size
+from pilot.agent.local.view import printable, size
 from pilot.staging.order import plain
 from pilot.staging.transfer import Moved
 from pilot.values.errors import StageError
@@ -199,11 +199,6 @@ def _line(one: Copied, room: int | None) -> str:
 
 def _files(count: int) -> str:
     return "1 file" if count == 1 else f"{count} files"
-
-
-def printable(line: str) -> str:
-    """A name may hold what moves the cursor, and one that is not UTF-8 what no stream takes."""
-    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def _copied_json(one: Copied) -> dict[str, Any]:

@@ -71,15 +71,20 @@ def read_job_file(file: Path, inputs_from: Path | None = None) -> JobFile:
 
     ``inputs_from`` is the directory where the inputs of a PanDA definition lie under their LFNs.
     """
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    content = _parse(file, text)
+    content = read_content(file)
     panda = _panda_definition(content)
     if panda is not None:
         return _panda_job(file, panda, inputs_from)
     return _our_job(file, content)
+
+
+def read_content(file: Path) -> Any:
+    """What is in a file of ours: YAML, JSON, or Harvester's URL-encoded line. Raises UsageError."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return _parse(file, text)
 
 
 def _parse(file: Path, text: str) -> Any:
@@ -153,7 +158,7 @@ def _input(file: Path, index: int, entry: Any, files: dict[str, Path]) -> dict[s
             raise UsageError(f"{where}: unknown key {str(key)[:60]!r} (known: {', '.join(_INPUT_KEYS)})")
     given = entry["url"]
     urls = [str(one) for one in given] if isinstance(given, list) else [str(given)]
-    name = str(entry.get("name") or _name_of(urls[0]))
+    name = str(entry.get("name") or name_of(urls[0]))
     result = {"name": name, **{key: entry[key] for key in ("size", "checksum") if entry.get(key) is not None}}
     remote, local = [url for url in urls if "://" in url], [url for url in urls if "://" not in url]
     if len(local) > 1:
@@ -164,7 +169,7 @@ def _input(file: Path, index: int, entry: Any, files: dict[str, Path]) -> dict[s
     return {**result, "url": remote if isinstance(given, list) else remote[0]}
 
 
-def _name_of(url: str) -> str:
+def name_of(url: str) -> str:
     """The last part of a URL or path; a metalink is called as the file that it names the places of."""
     name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
     return name.removesuffix(".meta4").removesuffix(".metalink")

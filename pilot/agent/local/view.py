@@ -1,4 +1,4 @@
-"""How a job looks to a person: its events as lines, its status as a table."""
+"""How a job looks to a person: its events as lines, its status as a table, its names as they can be printed."""
 
 from __future__ import annotations
 
@@ -40,6 +40,11 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def printable(line: str) -> str:
+    """A name may hold what moves the cursor, and one that is not UTF-8 what no stream takes."""
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def describe(status: dict[str, Any]) -> str:
