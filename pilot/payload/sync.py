@@ -11,18 +11,18 @@ from pathlib import Path
 
 _MOST_BYTES = 4096
 _MOST_COPIED = 64 << 20
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe does not make us wait
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def read(file: Path) -> bytes | None:
-    """The first 4 KiB of a plain file; None where there is none."""
+def read(file: Path, most_bytes: int = _MOST_BYTES, at: int = 0, *, follow: bool = False) -> bytes | None:
+    """So much of a plain file, from ``at`` on; None where there is none. A link is one only to ``follow``."""
     try:
-        descriptor = os.open(file, _READ)
+        descriptor = os.open(file, _READ | (0 if follow else os.O_NOFOLLOW))
     except OSError:
         return None
     try:
-        return os.read(descriptor, _MOST_BYTES) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        return os.pread(descriptor, most_bytes, at) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except OSError:
         return None
     finally:

@@ -488,3 +488,15 @@ def test_an_acquire_that_is_refused_for_its_role_fails_the_job_with_that_text(se
     status = jobs(serve, task)[0]
     assert (status["state"], status["pilot_error_code"]) == ("failed", 1318), dump(status)
     assert "production or pilot role required" in status["pilot_error_diag"]
+
+
+def test_a_dry_run_evaluates_one_made_up_point_and_tells_nobody(serve, evaluate):
+    task = submit(serve, study(points=2, command="echo $HPO_SAMPLE_ID; echo '{\"loss\": 1}' > output.json"))
+    dry = as_first_job(serve, task)
+    job = serve.submit_panda(**{**dry, "jobPars": dry["jobPars"] + " --dryRun"})
+    assert evaluate("--max-jobs", "1").wait() == 0
+    status = serve.ended(job)
+    assert status["state"] == "finished", dump(status)
+    assert log_members(serve, status)["points/123.1/stdout"] == "123\n"
+    asked = [one["path"] for one in serve.requests(job)]
+    assert not [path for path in asked if "/idds/" in path or "/event/" in path]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -194,6 +195,14 @@ def test_a_checkpoint_cannot_write_beside_the_evaluation(tmp_path: Path):
     with pytest.raises(OSError, match="cannot be unpacked"):
         snapshot.unpack(tar, work, "")
     assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_where_an_answer_should_be_makes_nobody_wait(tmp_path: Path):
+    for name in ("output.json", "meta.json", "progress.jsonl"):
+        os.mkfifo(tmp_path / name)
+    assert "left no output.json" in verdict_on(tmp_path, None).why
+    assert Progress(tmp_path, tmp_path / "stdout").news() == []
 
 
 def test_meta_goes_into_the_verdict(tmp_path: Path):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pilot.payload.sync import read
 from pilot.values.hpo import finite
 
 FILE = "progress.jsonl"
@@ -71,12 +72,7 @@ class Progress:
     def _lines(self, file: Path) -> Iterator[str]:
         """Whole lines that were added; half of one is left for the next look."""
         at = self._at.get(file, 0)
-        try:
-            with file.open("rb") as stream:
-                stream.seek(at)
-                text = stream.read(_MOST_READ)
-        except OSError:
-            return
+        text = read(file, _MOST_READ, at) or b""
         end = text.rfind(b"\n") + 1
         if not end and len(text) > _MOST_LINE:
             end = len(text)  # one endless line is nobody's

@@ -44,6 +44,7 @@ from pilot.values.stop import Waitable
 log = events(__name__)
 
 _FIRST, _USUAL, _LAST = 0, 1, 2
+_DRY_POINT = "123"
 _LOOK_S = 0.2  # between two looks whether the server is heard again
 
 
@@ -143,6 +144,9 @@ class PointService:
     # --- taking -------------------------------------------------------------------------------------
 
     def _take(self, lines: Lines, count: int) -> None:
+        if self._asker.work.dry_run:
+            self._take_dry()
+            return
         began = time.monotonic()
         try:
             ranges = self._errands.persist(lambda: self._acquired(lines, count), lambda: self._found(lines))
@@ -156,6 +160,14 @@ class PointService:
             self._book.leased(one.id, one.process_id, number)
         self.mailbox.put(Taken(len(ranges), seconds))
         self._open_all(lines, numbered, began)
+
+    def _take_dry(self) -> None:
+        """One made-up point, as the wrapper has it; nobody is asked or told."""
+        first = next(self._numbers) == 0
+        self.mailbox.put(Taken(int(first), 0.0))
+        if first:
+            self._book.leased("", _DRY_POINT, 0)
+            self.mailbox.put(Ready(Lease("", Point(_DRY_POINT, {}), 0), 0.0))
 
     def _acquired(self, lines: Lines, count: int) -> list[EventRange]:
         work = self._asker.work
@@ -324,6 +336,8 @@ class PointService:
             log.warning("an intermediate loss could not be told", point=point, why=str(error))
 
     def _overview(self, lines: Lines) -> None:
+        if self._asker.work.dry_run:
+            return
         try:
             self.mailbox.put(Overview(self._errands.persist(lambda: lines.idds.points(self._asker.work.task_id))))
         except (ServerRefused, CredentialError) as error:

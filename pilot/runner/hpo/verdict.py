@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pilot.payload.process import last_line, tail
+from pilot.payload.sync import read
 from pilot.values.hpo import PointWork, finite
 from pilot.values.outcome import PayloadEnd
 
@@ -90,10 +91,8 @@ def how(end: PayloadEnd) -> str:
 
 def _answer(file: Path) -> tuple[dict[str, Any] | None, str]:
     """The answer's object; or None, and what is wrong with it."""
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(_MOST_ANSWER + 1)
-    except OSError:
+    text = read(file, _MOST_ANSWER + 1, follow=True)
+    if text is None:
         return None, f"and left no {file.name}"
     if len(text) > _MOST_ANSWER:
         return None, f"{file.name} is larger than 1 MiB"
@@ -106,11 +105,12 @@ def _answer(file: Path) -> tuple[dict[str, Any] | None, str]:
 
 def _meta(file: Path) -> Mapping[str, Any]:
     """What goes into the job's metadata; nothing where it is no object, or too large."""
+    text = read(file, _MOST_META + 1, follow=True)
+    if text is None or len(text) > _MOST_META:
+        return {}
     try:
-        if file.stat().st_size > _MOST_META:
-            return {}
-        value = json.loads(file.read_bytes(), parse_constant=_no_constant)
-    except (OSError, ValueError, RecursionError):
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
