@@ -12,6 +12,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pilot.panda.checkpoints import CheckpointClient
@@ -21,6 +22,7 @@ from pilot.panda.mailbox import Mailbox
 from pilot.panda.wire import Wire
 from pilot.runner.hpo.book import Book, Lease
 from pilot.runner.hpo.errands import Errands
+from pilot.runner.hpo.keeper import Keeper
 from pilot.runner.hpo.messages import (
     Closed,
     Lost,
@@ -34,7 +36,6 @@ from pilot.runner.hpo.messages import (
     Taken,
     Useless,
 )
-from pilot.runner.hpo.snapshot import pack
 from pilot.values.deadline import Deadline
 from pilot.values.errors import CredentialError, ServerError, ServerRefused
 from pilot.values.events import events
@@ -102,6 +103,7 @@ class PointService:
         self._finished: set[str] = set()
         self._numbers = itertools.count()
         self._errands = Errands(connect, threads, lambda error: self.mailbox.put(Refused(error)))
+        self._keeper = Keeper(asker.work, asker.folder, asker.checkpoint_bytes, self._errands.pause)
 
     # --- what main asks for -------------------------------------------------------------------------
 
@@ -204,37 +206,17 @@ class PointService:
         elif point.loss is not None:
             self._close_event(lines, one.id, point.id, point.loss, known=True)
         else:
-            checkpoint = self._fetched(lines, point.id)
+            checkpoint = self._keeper.fetch(lines.checkpoints, point.id)
             self.mailbox.put(Ready(Lease(one.id, point, number, checkpoint), time.monotonic() - began))
 
     def _again(self, lines: Lines, lease: Lease) -> None:
         began = time.monotonic()
-        checkpoint = self._fetched(lines, lease.id) or lease.checkpoint
+        checkpoint = self._keeper.fetch(lines.checkpoints, lease.id) or lease.checkpoint
         self.mailbox.put(Ready(replace(lease, checkpoint=checkpoint), time.monotonic() - began))
 
     def _leave(self, point: str, why: str) -> None:
         self._book.left(point, why)
         self.mailbox.put(Useless(point, why))
-
-    def _fetched(self, lines: Lines, point: str) -> Path | None:
-        """What an earlier evaluation of the point has left; a cache that fails costs the steps, not the point."""
-        work = self._asker.work
-        if work.checkpoints is None or work.source is None:
-            return None
-        target = self._asker.folder / f"{work.task_id}_{point}.checkpoint"
-        most = self._asker.checkpoint_bytes
-        source = work.source
-        for _ in range(3):
-            try:
-                there = lines.checkpoints.get(source, work.task_id, point, target, most)
-            except (ServerError, CredentialError, OSError) as error:
-                log.warning("a checkpoint could not be fetched", point=point, why=str(error))
-                if isinstance(error, ServerRefused | CredentialError):
-                    return None
-                self._errands.pause(_LOOK_S)
-            else:
-                return target if there else None
-        return None
 
     # --- closing ------------------------------------------------------------------------------------
 
@@ -285,7 +267,7 @@ class PointService:
                 return
             command = ""
         self._finished.add(point)
-        self._drop_checkpoint(lines, point)
+        self._keeper.drop(lines.checkpoints, point)
         self._book.closed(point)
         self.mailbox.put(Closed(point, loss, command, known))
 
@@ -298,34 +280,11 @@ class PointService:
             return False
         return statuses.get(tuple(event.split("-")[:4])) in ("finished", "done", "merged")
 
-    def _drop_checkpoint(self, lines: Lines, point: str) -> None:
-        """Nobody needs it any more; one that stays costs the cache some space."""
-        if self._asker.work.checkpoints is None:
-            return
-        try:
-            lines.checkpoints.delete(self._asker.work.task_id, point)
-        except (ServerError, CredentialError) as error:
-            log.warning("a checkpoint could not be removed", point=point, why=str(error))
-
     # --- the rest -----------------------------------------------------------------------------------
 
     def _save(self, lines: Lines, point: str, work: Path, known: str, limit: Deadline) -> None:
-        checkpoints = self._asker.work.checkpoints
-        digest: str | None = None
-        archive = self._asker.folder / f"{self._asker.work.task_id}_{point}"
-        try:
-            if checkpoints is not None:
-                digest = pack(work, checkpoints.save, archive, self._asker.checkpoint_bytes, limit)
-            if digest not in (None, known) and point not in self._finished:
-                lines.checkpoints.put(self._asker.work.task_id, point, archive)
-                log.info("checkpoint saved", point=point, bytes=archive.stat().st_size)
-            if point in self._finished:  # while it was sent
-                self._drop_checkpoint(lines, point)
-        except (ServerError, CredentialError, OSError) as error:
-            log.warning("a checkpoint could not be saved", point=point, why=str(error))
-            digest = None
-        finally:
-            archive.unlink(missing_ok=True)
+        is_over = partial(self._finished.__contains__, point)
+        digest = self._keeper.save(lines.checkpoints, point, work, known, limit, is_over)
         self.mailbox.put(Saved(point, digest))
 
     def _report(self, lines: Lines, point: str, steps: Steps) -> None:
