@@ -500,3 +500,22 @@ def test_a_dry_run_evaluates_one_made_up_point_and_tells_nobody(serve, evaluate)
     assert log_members(serve, status)["points/123.1/stdout"] == "123\n"
     asked = [one["path"] for one in serve.requests(job)]
     assert not [path for path in asked if "/idds/" in path or "/event/" in path]
+
+
+def test_an_event_that_others_have_by_now_does_not_hold_the_job(serve, evaluate):
+    """The point has its loss, and its event cannot be closed by us any more."""
+    task = submit(serve, study(points=1, initial_points=[[{"x": 0.1}, None]]))
+    serve.call("PUT", f"/idds/hpo/{task}/null/1/0.125")
+    refusal = '{"success": false, "message": "no such range", "data": null}'
+    serve.faults({"match": "update_single_event_range", "do": "garbage", "body": refusal, "count": None})
+    assert evaluate("--max-jobs", "1").wait() == 0
+    assert losses(serve, task)["1"] == [0.125]
+
+
+def test_a_server_that_never_answers_is_given_up_after_patience(serve, evaluate):
+    serve.faults({"match": "acquire_event_ranges", "do": "status", "status": 503, "count": None})
+    task = submit(serve, study(points=1))
+    assert evaluate("--max-jobs", "1", PILOT_PATIENCE="3").wait() == 0
+    status = jobs(serve, task)[0]
+    assert (status["state"], status["pilot_error_code"]) == ("failed", 1318), dump(status)
+    assert "no answer within 3 s" in status["pilot_error_diag"]

@@ -11,6 +11,7 @@ import math
 import select
 import signal
 
+from pilot.runner.hpo.book import Tally
 from pilot.runner.hpo.crew import Crew, Evaluation
 from pilot.runner.hpo.loop import PointLoop
 from pilot.runner.hpo.service import PointService
@@ -30,7 +31,9 @@ _STRAYS_S = 5.0
 _LEFTOVERS_S = 0.5
 
 
-def wind_up(loop: PointLoop, crew: Crew, service: PointService, asked: PointWork, pod: Pod, stop: Stop) -> None:
+def wind_up(
+    loop: PointLoop, crew: Crew, service: PointService, asked: PointWork, tally: Tally, pod: Pod, stop: Stop
+) -> None:
     """Nothing runs any more, and whoever is to hear of a point has heard, as far as there is time."""
     stopped = bool(crew.running)
     if stop.reason is not None:
@@ -48,7 +51,8 @@ def wind_up(loop: PointLoop, crew: Crew, service: PointService, asked: PointWork
         leftovers, survivors = crew.strays.sweep(limit, _LEFTOVERS_S)
     if leftovers:
         log.warning("ended what evaluations have left behind", leftovers=leftovers, survivors=len(survivors))
-    _await_service(loop, service, pod, stop, _SAVE_S if stopped else pod.settings.patience)
+    hopeless = stopped or tally.refused != ""
+    _await_service(loop, service, pod, stop, _SAVE_S if hopeless else pod.settings.patience)
 
 
 def _let_obey(crew: Crew, pod: Pod) -> None:

@@ -49,7 +49,7 @@ class Errands(Generic[L]):
         """Start the threads; each makes its ``connect``ions, and ``failed`` hears of a fault of ours."""
         self._connect = connect
         self._failed = failed
-        self._queue: queue.PriorityQueue[tuple[int, int, Callable[[L], None] | None]] = queue.PriorityQueue()
+        self._queue: queue.PriorityQueue[tuple[int, int, Callable[[L], None] | None, bool]] = queue.PriorityQueue()
         self._turn = itertools.count()
         self._ending = threading.Event()
         self._lines: list[L] = []
@@ -63,13 +63,14 @@ class Errands(Generic[L]):
         for thread in self._threads:
             thread.start()
 
-    def add(self, rank: int, errand: Callable[[L], None]) -> None:
-        """Run it when those of a lower rank, and older ones, are done."""
-        with self._counting:
-            self._open += 1
-            if self._open == 1:
-                os.eventfd_read(self._idle)
-        self._queue.put((rank, next(self._turn), errand))
+    def add(self, rank: int, errand: Callable[[L], None], *, awaited: bool = False) -> None:
+        """Run it after those of a lower rank, and older ones; `finish` waits for those that are ``awaited``."""
+        if awaited:
+            with self._counting:
+                self._open += 1
+                if self._open == 1:
+                    os.eventfd_read(self._idle)
+        self._queue.put((rank, next(self._turn), errand, awaited))
 
     def persist(self, call: Callable[[], T], confirm: Callable[[], T | None] = lambda: None) -> T:
         """In an errand: make a call until it is answered. Raises ServerRefused, CredentialError, GivenUpError.
@@ -98,7 +99,7 @@ class Errands(Generic[L]):
             raise GivenUpError("the errands were ended")
 
     def finish(self, limit: Deadline, *wakers: Waitable) -> bool:
-        """Wait until all are done; False when the limit, or one of ``wakers``, came first."""
+        """Wait until all that are awaited are done; False when the limit, or one of ``wakers``, came first."""
         watched = [self._idle, *(waker.fileno() for waker in wakers)]
         ready, _, _ = select.select(watched, [], [], limit.timeout())
         return self._idle in ready
@@ -109,7 +110,7 @@ class Errands(Generic[L]):
         for lines in tuple(self._lines):
             lines.interrupt()
         for _ in self._threads:
-            self._queue.put((0, -1, None))
+            self._queue.put((0, -1, None, False))
         limit = Deadline.after(_JOIN_S)
         for thread in self._threads:
             thread.join(limit.left())
@@ -117,7 +118,7 @@ class Errands(Generic[L]):
     def _run(self) -> None:
         with self._connected() as lines:
             while not self._ending.is_set():
-                errand = self._queue.get()[2]
+                _, _, errand, awaited = self._queue.get()
                 if errand is None:
                     return
                 try:
@@ -128,7 +129,8 @@ class Errands(Generic[L]):
                     log.crash("the point service failed", error)
                     self._failed(error)
                 finally:
-                    self._done()
+                    if awaited:
+                        self._done()
 
     @contextmanager
     def _connected(self) -> Iterator[L]:

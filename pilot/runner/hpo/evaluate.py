@@ -71,7 +71,7 @@ def evaluate(
         try:
             loop.run(observer)
         finally:
-            wind_up(loop, crew, service, asked, pod, stop)
+            wind_up(loop, crew, service, asked, tally, pod, stop)
         observer.look(last=True)
         points = tally.end()
     _remember(points, crew, pod, pod.clock.monotonic() - began, stop)

@@ -134,7 +134,7 @@ class PointLoop:
             case Closed():
                 self._hear_closed(message)
             case Lost():
-                self._ends.lost(message.point, message.why)
+                self._hear_lost(message)
             case Saved():
                 self._hear_saved(message)
             case Prune():
@@ -149,6 +149,11 @@ class PointLoop:
             self._stop.request(Reason.TOBEKILLED)
         elif "softkill" in message.command:
             self._pod.drain.request()
+
+    def _hear_lost(self, message: Lost) -> None:
+        if message.point not in self._begun:
+            self._supply.known()
+        self._ends.lost(message.point, message.why)
 
     def _hear_saved(self, message: Saved) -> None:
         if message.digest is not None:

@@ -113,15 +113,15 @@ class PointService:
 
     def close(self, lease: Lease, loss: float) -> None:
         """Tell a loss and finish the event; `Closed` or `Lost` comes."""
-        self._errands.add(_FIRST, lambda lines: self._close(lines, lease.event, lease.id, loss))
+        self._errands.add(_FIRST, lambda lines: self._close(lines, lease.event, lease.id, loss), awaited=True)
 
     def resume(self, event: str, point: str, loss: float) -> None:
         """The same for a point that an earlier life has measured."""
-        self._errands.add(_FIRST, lambda lines: self._close(lines, event, point, loss))
+        self._errands.add(_FIRST, lambda lines: self._close(lines, event, point, loss), awaited=True)
 
     def save(self, lease: Lease, work: Path, known: str, limit: Deadline) -> None:
         """Save the checkpoint in ``work``, unless its digest is ``known``; `Saved` comes."""
-        self._errands.add(_USUAL, lambda lines: self._save(lines, lease.id, work, known, limit))
+        self._errands.add(_USUAL, lambda lines: self._save(lines, lease.id, work, known, limit), awaited=True)
 
     def report(self, point: str, steps: Steps) -> None:
         """Tell intermediate losses to an optimiser that prunes; `Prune` may come."""

@@ -15,6 +15,7 @@ from pilot.runner.hpo.service import PointService
 from pilot.runner.hpo.slots import Slot, Slots
 from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
+from pilot.values.errors import ServerUnavailable
 from pilot.values.events import events
 from pilot.values.hpo import PointWork
 
@@ -41,7 +42,7 @@ class Supply:
         self._asking = 0
         self._opening = 0
         self._taken = 0
-        self._ask_at = 0.0
+        self._ask_at = self._asked_at = 0.0
         self._advised = False
         self._no_more = ""
 
@@ -70,12 +71,14 @@ class Supply:
         if self._asked.most_points is not None:
             missing = min(missing, self._asked.most_points - self._taken)
         if missing > 0 and not self._asking and now >= self._ask_at:
-            self._asking = missing
+            self._asking, self._asked_at = missing, now
             self._service.take(missing)
 
     def next_question(self, running: Collection[Evaluation]) -> Deadline:
         """When `ask` is to be called though nothing has happened."""
-        if self._no_more or self._asking:
+        if self._asking:
+            return Deadline(self._asked_at + self._pod.settings.patience)
+        if self._no_more:
             return Deadline.never()
         now = time.monotonic()
         soon = [self.pace.ahead_at(one.began) for one in running if one.ending is None]
@@ -86,7 +89,10 @@ class Supply:
 
     def is_over(self) -> bool:
         """Whether nothing will come any more. To be asked when nothing runs."""
-        if not self._no_more and self._patience.over(time.monotonic()):
+        now = time.monotonic()
+        if self._asking and now - self._asked_at >= self._pod.settings.patience:
+            self.refused(ServerUnavailable(f"no answer within {self._pod.settings.patience:g} s"))
+        if not self._no_more and self._patience.over(now):
             self.end("none came")
         return bool(self._no_more) and self.empty
 
@@ -113,19 +119,23 @@ class Supply:
 
     def came(self, message: Ready) -> None:
         """A point is at hand."""
-        self._opening -= 1
+        self._opened()
         self.pace.round_trips.append(message.seconds)
         self._ready.append(message.lease)
 
     def useless(self, message: Useless) -> None:
         """An event without a point."""
-        self._opening -= 1
+        self._opened()
         self._tally.left[message.point] = message.why
         log.warning("a point is left to the server", point=message.point, why=message.why)
 
     def known(self) -> None:
-        """An event whose point has its loss already."""
-        self._opening -= 1
+        """An event whose point has its loss already, or was given to others meanwhile."""
+        self._opened()
+
+    def _opened(self) -> None:
+        """One less on its way; after a refusal none is waited for."""
+        self._opening = max(0, self._opening - 1)
 
     def refused(self, error: Exception) -> None:
         """None will come; what is there is brought to its end."""
