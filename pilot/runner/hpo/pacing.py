@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-_SHORT = 50.0  # evaluations of less than so many round trips are short: waiting would cost 2 % of a slot
+_SHORT = 100.0  # evaluations of less than so many round trips are short: waiting would cost 1 % of a slot
 _EARLY = 1.5  # a point is asked for so many round trips before its slot will be free
 _SAFETY = 1.1
 _MOST_MEMORY = 200
