@@ -18,7 +18,6 @@ from pilot.runner import telling
 from pilot.runner.area import JobArea
 from pilot.runner.execution import judge
 from pilot.runner.hpo.metrics import recorded, with_metrics
-from pilot.runner.hpo.settling import settled
 from pilot.runner.joblog import job_log
 from pilot.runner.journal import Kind
 from pilot.runner.lease import still_ours
@@ -30,8 +29,9 @@ from pilot.runner.runner import Reached, cause_of, end_job
 from pilot.values.deadline import Deadline
 from pilot.values.errors import JobError, OutOfMemory, PilotKilled
 from pilot.values.events import events
+from pilot.values.hpo import PointWork
 from pilot.values.job import Job
-from pilot.values.outcome import Phase, State
+from pilot.values.outcome import PayloadEnd, Phase, State
 from pilot.values.stop import Stop, error_of
 
 log = events(__name__)
@@ -113,7 +113,7 @@ def _finish(past: Past, job: Job, area: JobArea, resources: Resources, pod: Pod,
     )
     try:
         if job.hpo is not None:
-            end = settled(past, job, job.hpo, area, pod)
+            end = _settled(past, job, job.hpo, area, pod)
             job, destinations = with_metrics(job, past.destinations, recorded(job, past.destinations), pod)
             reached = replace(reached, payload=end, destinations=destinations)
             past = replace(past, payload=end, destinations=destinations)
@@ -125,6 +125,13 @@ def _finish(past: Past, job: Job, area: JobArea, resources: Resources, pod: Pod,
     except Exception as error:  # noqa: BLE001 - as in the runner: whatever happens, the job has its final
         reached = replace(reached, cause=cause_of(error))
     return end_job(job, reached, past.began, watch, resources, pod, area)
+
+
+def _settled(past: Past, job: Job, asked: PointWork, area: JobArea, pod: Pod) -> PayloadEnd:
+    """What became of the points of a hyper-parameter job."""
+    from pilot.runner.hpo.settling import settled  # noqa: PLC0415 - as in the runner: most jobs need it not
+
+    return settled(past, job.id, asked, area, pod)
 
 
 def _judge(past: Past, area: JobArea, stop: Stop) -> None:

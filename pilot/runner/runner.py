@@ -8,7 +8,7 @@ the final, has time of its own. What the world can see is in the journal before 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -21,7 +21,6 @@ from pilot.resources.probe import Resources
 from pilot.runner import past, telling
 from pilot.runner.area import JobArea
 from pilot.runner.execution import execute, judge
-from pilot.runner.hpo.evaluate import evaluate
 from pilot.runner.hpo.metrics import with_metrics
 from pilot.runner.inputs import check_inputs, stage_in
 from pilot.runner.inspection import Inspector
@@ -145,14 +144,10 @@ def _steps(
         with watch.phase(Phase.PAYLOAD):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.PAYLOAD, began))
             tell = partial(_tell, job, lent, resources, pod, began)
-            if job.hpo is None:
-                reached = replace(reached, payload=execute(job, lent, tell, pod, area, stop))
-            else:
-                reached = replace(reached, payload=evaluate(job, job.hpo, lent, tell, pod, area, stop))
+            reached = replace(reached, payload=_payload(job, lent, tell, pod, area, stop))
         judge(reached.payload, area, stop)
         if reached.payload is not None and reached.payload.points is not None:
-            names = reached.payload.points.metrics
-            job, destinations = with_metrics(job, plan.destinations, names, pod)
+            job, destinations = with_metrics(job, plan.destinations, reached.payload.points.metrics, pod)
             reached = replace(reached, destinations=destinations)
         with watch.phase(Phase.STAGE_OUT):
             pod.reporter.note(telling.phase(State.RUNNING, Phase.STAGE_OUT, began))
@@ -163,6 +158,15 @@ def _steps(
             pod.journal.write(Kind.STOP, reason=stop.reason)
         reached = replace(reached, cause=cause_of(error))
     return reached
+
+
+def _payload(job: Job, lent: Lent, tell: Callable[[Usage], None], pod: Pod, area: JobArea, stop: Stop) -> PayloadEnd:
+    """The payload's step, which is another one for a hyper-parameter job."""
+    if job.hpo is None:
+        return execute(job, lent, tell, pod, area, stop)
+    from pilot.runner.hpo.evaluate import evaluate  # noqa: PLC0415 - a tenth of a start that other jobs need not wait for
+
+    return evaluate(job, job.hpo, lent, tell, pod, area, stop)
 
 
 def _tell(job: Job, lent: Lent, resources: Resources, pod: Pod, began: datetime, usage: Usage) -> None:

@@ -113,23 +113,6 @@ def prepare(folder: Folder, lease: Lease, asked: PointWork, given: Supplies, con
         raise PayloadNotStarted(f"the directory of point {lease.id} could not be made: {error}") from None
 
 
-def pack_metrics(folder: Folder, asked: PointWork, lease: Lease, target: Path) -> bool:
-    """Write the point's metrics as ``target``: one tarball with what the evaluation has left; whether there was."""
-    if asked.metrics is None:
-        return False
-    source = folder.work / asked.metrics[1]
-    if source.is_symlink() or not source.exists():
-        return False
-    try:
-        with tarfile.open(target, "w:gz", compresslevel=1) as tar:
-            tar.add(source, arcname=f"{asked.metrics[1]}_{lease.id}")
-    except OSError as error:
-        log.warning("the metrics of a point could not be packed", point=lease.id, why=str(error))
-        target.unlink(missing_ok=True)
-        return False
-    return True
-
-
 def _make_executable(command: str, work: Path) -> None:
     """The evaluation's program, if it is a file of the sandbox, as the wrapper does: phpo does not keep its mode."""
     name = command.split(maxsplit=1)[0].removeprefix("./") if command.split() else ""

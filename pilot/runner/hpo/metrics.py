@@ -6,20 +6,24 @@ A declared output ``lfn`` stands for ``lfn_0``, ``lfn_1``...: the server accepts
 from __future__ import annotations
 
 import re
+import tarfile
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 from pilot.runner.area import JobArea
-from pilot.runner.hpo import files
-from pilot.runner.hpo.crew import Evaluation
+from pilot.runner.hpo.book import Lease
 from pilot.runner.journal import Kind
 from pilot.runner.lastfile import vias_of
 from pilot.runner.past import Destinations, destinations_json
 from pilot.runner.pod import Pod
 from pilot.staging.planning.ways import ways_out
+from pilot.values.events import events
 from pilot.values.hpo import PointWork
 from pilot.values.job import Job, OutputFile
 from pilot.values.names import Lfn
+
+log = events(__name__)
 
 
 class Packer:
@@ -32,17 +36,30 @@ class Packer:
         self._area = area
         self._declared = _declared(job, asked.metrics[0]) if asked.metrics is not None else None
 
-    def pack(self, evaluation: Evaluation) -> Lfn | None:
-        """The output that was made of one evaluation; None where it has left no metrics."""
-        if self._declared is None:
+    def pack(self, work: Path, lease: Lease) -> Lfn | None:
+        """The output that was made of what an evaluation has left in ``work``; None where that is nothing."""
+        if self._declared is None or self._asked.metrics is None:
             return None
-        lfn = Lfn(f"{self._declared.lfn}_{evaluation.lease.number}")
-        target = self._area.work / lfn
-        if not files.pack_metrics(evaluation.folder, self._asked, evaluation.lease, target):
+        lfn = Lfn(f"{self._declared.lfn}_{lease.number}")
+        if not _packed(work / self._asked.metrics[1], lease.id, self._area.work / lfn):
             return None
         ways = ways_out(replace(self._declared, lfn=lfn), self._job, self._pod.site, vias_of(self._pod))
         self._pod.journal.write(Kind.STORING, files=[], destinations=destinations_json({lfn: tuple(ways)}))
         return lfn
+
+
+def _packed(source: Path, point: str, target: Path) -> bool:
+    """Write ``target``: one tarball, in which the point's id stands behind the name; whether there was anything."""
+    if source.is_symlink() or not source.exists():
+        return False
+    try:
+        with tarfile.open(target, "w:gz", compresslevel=1) as tar:
+            tar.add(source, arcname=f"{source.name}_{point}")
+    except OSError as error:
+        log.warning("the metrics of a point could not be packed", point=point, why=str(error))
+        target.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def with_metrics(job: Job, destinations: Destinations, names: Iterable[Lfn], pod: Pod) -> tuple[Job, Destinations]:

@@ -16,7 +16,6 @@ from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
 from pilot.values.events import events
 from pilot.values.hpo import PointsEnd, PointWork
-from pilot.values.job import Job
 from pilot.values.outcome import PayloadEnd
 
 log = events(__name__)
@@ -26,7 +25,7 @@ _MEASURED = (Step.MEASURED, Step.TOLD)
 _THREADS = 4
 
 
-def settled(past: Past, job: Job, asked: PointWork, area: JobArea, pod: Pod) -> PayloadEnd:
+def settled(past: Past, job_id: int, asked: PointWork, area: JobArea, pod: Pod) -> PayloadEnd:
     """What became of its points, now that all is told that can be told."""
     book = Book(pod.journal)
     measured = _measured(past.points, asked, book)
@@ -34,7 +33,7 @@ def settled(past: Past, job: Job, asked: PointWork, area: JobArea, pod: Pod) -> 
     lost: dict[str, str] = {}
     if measured:
         log.info("telling losses that an earlier life has left", points=len(measured))
-        with point_service(job.id, asked, book, pod, area, min(_THREADS, len(measured))) as service:
+        with point_service(job_id, asked, book, pod, area, min(_THREADS, len(measured))) as service:
             for point, loss in measured.items():
                 service.resume(past.points[point].event, point, loss)
             limit = pod.share("outputs", pod.settings.patience)
