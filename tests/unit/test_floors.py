@@ -10,6 +10,7 @@ FLOORS = {
     "values": 0,
     "net": 1,
     "processes": 1,
+    "files": 1,
     "panda": 2,
     "resources": 2,
     "staging": 2,

@@ -1,0 +1,1 @@
+"""Files in directories that others can write to: by descriptors, nothing followed, nothing waited for."""
