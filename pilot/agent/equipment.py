@@ -47,7 +47,7 @@ def equipped(
     credentials = Credentials(_credential_files(settings), redactor.learn, time.time)
     reporter = _reporter(settings, credentials)
     watchdog = Watchdog(settings.stuck, settings.grace, work / LOG_NAME, arrivals=asked.arrivals, stop=asked.stop)
-    watchdog.testament(lambda: journal.write(Kind.STOP, reason=asked.reason))
+    watchdog.testament(lambda: journal.write(Kind.STOP, reason=asked.why(watchdog.signal)))
     wallet = Wallet(credential_rules(settings, credentials.certificate), work / "credentials", redactor.learn)
     with (
         Lanes(lane_settings(settings), wallet) as lanes,

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pilot.files.opening import read_file, replace_file
 from pilot.panda.messages import Broken, Documents
 from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
-from pilot.values.errors import SiteError
+from pilot.values.decoding import DOCUMENT, decode_json
+from pilot.values.errors import Garbled, SiteError
 from pilot.values.events import events
-from pilot.values.site import Site, parse_queue, parse_storages
+from pilot.values.site import Site, parse_queue, readable_storages
 
 log = events(__name__)
 
@@ -32,7 +34,11 @@ def find_site(pod: Pod) -> Site | None:
     if fetched is None:
         return None
     queue = parse_queue(settings.queue, fetched.queue if remote[0] else _read_json(queue_at))
-    storages = parse_storages(fetched.storages if remote[1] else _read_json(storages_at))
+    storages, unreadable = readable_storages(fetched.storages if remote[1] else _read_json(storages_at))
+    if unreadable:
+        log.warning("storages are left out: their data cannot be read", count=len(unreadable), first=unreadable[0])
+    if any(remote):
+        _keep(_cache(pod), fetched)
     if not queue.online:
         raise SiteError(f"queue {queue.name} is not online")
     if queue.needs_cvmfs and not Path("/cvmfs").is_dir():
@@ -42,36 +48,39 @@ def find_site(pod: Pod) -> Site | None:
 
 def _fetch(urls: list[str], pod: Pod) -> Documents | None:
     """What the URLs hold, or else what was kept of them; None when a stop came first."""
-    cache = pod.work / f"site-{pod.settings.queue}.json"
     pod.reporter.fetch(*urls)
     message = pod.hear(Deadline.after(pod.settings.idle).sooner(pod.deadline), pod.stop)
     if pod.stop.reason is not None:
         return None
     if isinstance(message, Documents):
-        _keep(cache, message)
         return message
     none = f"none within {pod.settings.idle:g} s: {pod.reporter.unanswered}"
     why = message.error if isinstance(message, Broken) else none
     try:
-        kept = json.loads(cache.read_text(encoding="utf-8"))
+        kept = decode_json(read_file(str(_cache(pod)), most_bytes=DOCUMENT.most_bytes), DOCUMENT)
         log.warning("no queue and storage data; using those of an earlier life", why=str(why))
         return Documents(kept["queue"], kept["storages"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, Garbled, KeyError, TypeError):
         raise SiteError(f"no queue and storage data: {why}") from None
 
 
+def _cache(pod: Pod) -> Path:
+    return pod.work / f"site-{pod.settings.queue}.json"
+
+
 def _keep(cache: Path, documents: Documents) -> None:
-    """For a next life on this volume; nothing depends on it."""
-    part = cache.with_suffix(".part")
+    """For a next life on this volume, as they were good enough for this one; nothing depends on it."""
     try:
-        part.write_text(json.dumps({"queue": documents.queue, "storages": documents.storages}), encoding="utf-8")
-        part.replace(cache)
+        text = json.dumps({"queue": documents.queue, "storages": documents.storages})
+        replace_file(str(cache), text.encode())
     except OSError as error:
         log.debug("site data are not kept", why=error.strerror)
 
 
 def _read_json(path: str) -> Any:
+    """A file of the site's, which may be a link, as a ConfigMap's are."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        with Path(path).open("rb") as file:
+            return decode_json(file.read(DOCUMENT.most_bytes + 1), DOCUMENT)
+    except (OSError, Garbled) as error:
         raise SiteError(f"{path}: {error}") from None

@@ -51,6 +51,7 @@ class Watchdog:
         self._hard = Deadline.never()
         self._payloads: tuple[Proof, ...] = ()  # replaced as a whole, so that our thread can read it at any moment
         self._changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.signal: int | None = None  # the first one that means a stop
         self._ended = False
         self._testament: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -110,7 +111,9 @@ class Watchdog:
 
     def _heard(self) -> None:
         """A signal came: its time runs from now, also where main cannot run its handler."""
-        if set(os.read(self._arrivals, 512)) & {int(number) for number in _TERMS}:
+        stops = [number for number in os.read(self._arrivals, 512) if number in _TERMS]
+        if stops:
+            self.signal = self.signal or stops[0]
             self._count_down()
 
     def _count_down(self) -> None:
