@@ -40,12 +40,18 @@ class Bodies:
 
         Raises werkzeug's exceptions (400, 408, 413, 415, 503) and TooLarge.
         """
-        is_packed = _is_packed(request)
-        if (request.content_length or 0) > documents.LARGEST:
+        length, is_packed = request.content_length or 0, _is_packed(request)
+        if length > documents.LARGEST:
             raise RequestEntityTooLarge
-        body = _received(request)
-        size = max(request.content_length or 0, _unpacked_size(body) if is_packed else 0)
-        body.seek(0)
+        with _room(length) as body:
+            _receive(request, body, length)
+            size = max(length, _unpacked_size(body) if is_packed else 0)
+            body.seek(0)
+            with self._its_turn(size):
+                yield
+
+    @contextlib.contextmanager
+    def _its_turn(self, size: int) -> Iterator[None]:
         if size <= _SMALL_BYTES:
             yield
             return
@@ -57,6 +63,10 @@ class Bodies:
             self._turn.release()
 
 
+def _room(length: int) -> IO[bytes]:
+    return io.BytesIO() if length <= _SMALL_BYTES else tempfile.TemporaryFile()
+
+
 def _is_packed(request: Request) -> bool:
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in ("", "identity", "gzip"):
@@ -64,11 +74,9 @@ def _is_packed(request: Request) -> bool:
     return encoding == "gzip"
 
 
-def _received(request: Request) -> IO[bytes]:
-    """The body, out of reach of a client that takes its time; the request reads it from here."""
-    left, end = request.content_length or 0, time.monotonic() + _RECEIVE_S
-    source = request.environ["wsgi.input"]
-    body: IO[bytes] = io.BytesIO() if left <= _SMALL_BYTES else tempfile.TemporaryFile()  # noqa: SIM115 - the request's
+def _receive(request: Request, body: IO[bytes], left: int) -> None:
+    """Put the body out of reach of a client that takes its time; the request reads it from there."""
+    source, end = request.environ["wsgi.input"], time.monotonic() + _RECEIVE_S
     while left:
         try:
             piece = source.read(min(left, _PIECE_BYTES))
@@ -82,7 +90,6 @@ def _received(request: Request) -> IO[bytes]:
             raise RequestTimeout
     body.seek(0)
     request.environ["wsgi.input"] = body
-    return body
 
 
 def _unpacked_size(body: IO[bytes]) -> int:
