@@ -71,8 +71,8 @@ class Access:
         """PanDA's own meaning of Origin is an organisation with a role, which no browser sends."""
         if origin is None:
             return True
-        own, _, authority = origin.partition("://")
-        if not authority and origin != "null":
+        own, mark, authority = origin.partition("://")
+        if not mark and origin.lower() != "null":
             return not is_local
         return own == scheme and self._is_ours(scheme, authority, environ)
 

@@ -126,12 +126,11 @@ def _before(parts: Parts, bodies: Bodies) -> Response | None:
     if not (_is_file() or _is_upload()):
         g.held.enter_context(bodies.taken(request))
         text = _body_text()
-    sent = _read(text)
-    g.seq = parts.log.arrived(request.method, _full_path(), text, _named_jobs(sent))
+    jobs, state = _about(text)
+    g.seq = parts.log.arrived(request.method, _full_path(), text, jobs)
     if request.path == "/local/faults":
         return None
-    state = sent.get("job_status") if isinstance(sent, dict) else None
-    g.rule = parts.faults.strike(request.path, state if isinstance(state, str) else None)
+    g.rule = parts.faults.strike(request.path, state)
     return _struck(parts, g.rule) if g.rule else None
 
 
@@ -244,12 +243,14 @@ def _body_text() -> str:
         return request.get_data().decode("utf-8", "replace")
 
 
-def _read(text: str) -> Any:
-    """A text's value, None if it is no JSON. Raises Unreadable."""
+def _about(text: str) -> tuple[list[int], str | None]:
+    """The jobs that a request is about, and the state that it tells. Raises Unreadable."""
     try:
-        return documents.loads(text) if text else None
+        sent = documents.loads(text) if text else None
     except ValueError:
-        return None
+        sent = None
+    state = sent.get("job_status") if isinstance(sent, dict) else None
+    return list(_named_jobs(sent)), state if isinstance(state, str) else None
 
 
 def _named_jobs(sent: Any) -> Iterator[int]:

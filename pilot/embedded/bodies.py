@@ -22,7 +22,7 @@ from werkzeug.exceptions import (
 
 from pilot.embedded import documents
 
-_SMALL_BYTES = 2**18
+_SMALL_BYTES = 2**16
 _PIECE_BYTES = 2**16
 _RECEIVE_S = 60.0
 _TURN_S = 30.0

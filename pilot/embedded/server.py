@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import ipaddress
 import os
@@ -275,6 +276,17 @@ def _is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found)
 
 
+def _return_memory() -> None:
+    """Have glibc give back what a large body has needed: else each thread keeps as much for its next one."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**17)
+        libc.mallopt(_M_ARENA_MAX, 2)
+
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+
+
 def serve_forever(
     data: Path,
     host: str = "127.0.0.1",
@@ -287,6 +299,7 @@ def serve_forever(
 
     ``announced`` is entered with the URL before that, and left at the end. ``options`` are those of EmbeddedServer.
     """
+    _return_memory()
     stop = threading.Event()
     former = {one: signal.signal(one, lambda *_: stop.set()) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
