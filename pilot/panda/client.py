@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pilot.net.transport import Limits
@@ -23,6 +24,7 @@ _UPDATE = Limits(connect_s=15, idle_s=60, total_s=120)
 _QUERY = Limits(connect_s=15, idle_s=30, total_s=60)
 
 _OK, _TIMEOUT, _FAILED = 0, 10, 30
+_MOST_SECRETS = 1000
 _MOST_COMMANDS, _LONGEST_COMMAND = 20, 1000  # set_command takes 250 characters (B2)
 
 
@@ -179,7 +181,7 @@ def _secrets(raw: object) -> Mapping[str, Any] | None:
         value = decode_json(raw) if isinstance(raw, str) else raw
     except Garbled:
         return None
-    return value if isinstance(value, dict) else None
+    return dict(islice(value.items(), _MOST_SECRETS)) if isinstance(value, dict) else None
 
 
 def first_words(commands: str) -> Sequence[str]:
