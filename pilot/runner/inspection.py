@@ -16,15 +16,16 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Self
 
-from pilot.files.folder import Folder, is_regular
-from pilot.files.opening import NotRegular, folder_of, open_file, open_folder, read_at
+from pilot.files.folder import Folder
+from pilot.files.kept import KeptFile
+from pilot.files.opening import NotRegular, folder_of, open_file, open_folder
 from pilot.files.trees import Walk
-from pilot.runner.area import JobArea
+from pilot.runner.area import LOG, STDERR, STDOUT, JobArea
 from pilot.values.deadline import Deadline
-from pilot.values.errors import NoWorkDirectory
 
 MOST_BYTES = 2048
 _MOST_ENTRIES = 20_000  # of a tree: in debug mode each minute
@@ -41,16 +42,12 @@ class Inspector:
     """Looks into one job's directory; called by the reporter's thread, so each look is short."""
 
     def __init__(self, area: JobArea) -> None:
-        """Look below ``area``, which the payload has not had in its hands yet. Raises NoWorkDirectory."""
-        self._logs = (area.stdout.name, area.stderr.name, area.pilot_log.name)
-        self._printed = (area.stdout.name, area.stderr.name)
+        """Look at what ``area`` has open, by descriptors of its own."""
         self._busy = threading.Lock()
         self._ended = False
-        try:
-            self._root = Folder.at(area.root)
-            self._work = self._root.below(area.work.name)
-        except OSError as error:
-            raise NoWorkDirectory(f"{area.work}: cannot be looked into: {error.strerror}") from error
+        self._work = Folder(os.dup(area.work_folder.fd))
+        kept = {STDOUT: area.stdout, STDERR: area.stderr, LOG: area.log}
+        self._logs = {name: KeptFile(os.dup(file.fileno())) for name, file in kept.items()}
 
     def __enter__(self) -> Self:
         """Nothing but the block."""
@@ -61,7 +58,8 @@ class Inspector:
         if self._busy.acquire(timeout=2 * _MOST_S):
             self._ended = True
             self._work.close()
-            self._root.close()
+            for file in self._logs.values():
+                file.close()
             self._busy.release()
 
     def look(self, command: str) -> str:
@@ -93,16 +91,16 @@ class Inspector:
 
     def _tail(self, name: str) -> str:
         """The end of a file of the work directory, or of one of the job's own logs, by its name."""
-        return self._end_of(self._root, name) if name in self._logs else self._end_of(self._work, name)
+        return self._logs[name].tail(MOST_BYTES) if name in self._logs else self._end_of(name)
 
-    @staticmethod
-    def _end_of(top: Folder, name: str) -> str:
-        with folder_of(name, at=top.fd) as (folder, last):
-            return _end(open_file(last, at=folder))
+    def _end_of(self, name: str) -> str:
+        with folder_of(name, at=self._work.fd) as (folder, last), closing(KeptFile(open_file(last, at=folder))) as file:
+            return file.tail(MOST_BYTES)
 
     def _list(self, name: str) -> str:
-        top = self._root if name in self._logs else self._work
-        with folder_of(name, at=top.fd) as (folder, last):
+        if name in self._logs:
+            return _entry(name, os.fstat(self._logs[name].fileno()))
+        with folder_of(name, at=self._work.fd) as (folder, last):
             found = os.stat(last, dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISDIR(found.st_mode):
                 return _entry(last, found)
@@ -123,26 +121,15 @@ class Inspector:
 
     def _newest_tail(self) -> str:
         """The file's name in the first line, its end below; of the next one where it cannot be read any more."""
-        for _, path, top in heapq.nlargest(_NEWEST, self._changes(), key=lambda change: change[:2]):
+        printed = ((os.fstat(self._logs[name].fileno()).st_mtime_ns, name, True) for name in (STDOUT, STDERR))
+        files = ((one.status.st_mtime_ns, one.path, False) for one in _walk(self._work) if one.is_file)
+        for _, path, ours in heapq.nlargest(_NEWEST, (*printed, *files)):
             try:
-                text = self._end_of(top, path)
+                text = self._logs[path].tail(MOST_BYTES) if ours else self._end_of(path)
             except OSError:
                 continue
-            shown = path if top is self._root else f"work/{path}"
-            return f"[{_shown(shown)}]\n{text}"
+            return f"[{_shown(path if ours else f'work/{path}')}]\n{text}"
         return ""
-
-    def _changes(self) -> list[tuple[int, str, Folder]]:
-        """When each regular file was changed, in ns of its own clock."""
-        files = [(one.status.st_mtime_ns, one.path, self._work) for one in _walk(self._work) if one.is_file]
-        for name in self._printed:
-            try:
-                found = self._root.status(name)
-            except OSError:
-                continue
-            if is_regular(found):
-                files.append((found.st_mtime_ns, name, self._root))
-        return files
 
 
 def _why(error: OSError) -> str:
@@ -154,13 +141,6 @@ def _why(error: OSError) -> str:
 
 def _walk(top: Folder) -> Walk:
     return top.walk(Deadline.after(_MOST_S), _MOST_ENTRIES)
-
-
-def _end(descriptor: int) -> str:
-    """The end of an open file, which is closed; what is not UTF-8 is replaced."""
-    with os.fdopen(descriptor, "rb", buffering=0):
-        size = os.fstat(descriptor).st_size
-        return read_at(descriptor, max(0, size - MOST_BYTES), MOST_BYTES).decode("utf-8", "replace")
 
 
 def _listed(folder: Folder) -> str:

@@ -27,7 +27,7 @@ from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.reporting import conclude
 from pilot.runner.runner import Reached, cause_of, end_job
 from pilot.values.deadline import Deadline
-from pilot.values.errors import JobError, OutOfMemory, PilotKilled
+from pilot.values.errors import JobError, NoWorkDirectory, OutOfMemory, PilotKilled
 from pilot.values.events import events
 from pilot.values.hpo import PointWork
 from pilot.values.job import Job
@@ -57,10 +57,22 @@ def recover(past: Past, resources: Resources, pod: Pod) -> bool:
         return True
     with Stop(pod.stop) as stop:
         pod.reporter.follow(Followed(past.identity, stop, pod.drain.request))
-        if past.job is None or past.area is None or not past.area.root.is_dir():
+        area = _reopened(past)
+        if past.job is None or area is None:
             return conclude(past.job_id, telling.refusal(_cause(past), past.began), pod)
-        with job_log(past.area.pilot_log, pod.redactor):
-            return _finish(past, past.job, past.area, resources, pod, stop)
+        with area, job_log(area.log, pod.redactor):
+            return _finish(past, past.job, area, resources, pod, stop)
+
+
+def _reopened(past: Past) -> JobArea | None:
+    """The job's directory, open; None where nothing of it is left to be used."""
+    if past.area is None:
+        return None
+    try:
+        return past.area.reopened()
+    except NoWorkDirectory as error:
+        log.warning("nothing of the job is left here", why=str(error))
+        return None
 
 
 def end_payload(past: Past, pod: Pod) -> None:
