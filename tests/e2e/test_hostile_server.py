@@ -48,14 +48,15 @@ def final(serve, job_id):
         (DEEP_TREE, WAIT, "debug", "["),
         (DEEP_TREE, WAIT, "du", "KiB in"),
         ("", WAIT, "tail a\0b", "not possible"),
-        ("", WAIT, "tail \ud800", "not possible"),
+        ("", WAIT, "tail " + "x" * 240, "No such file"),
+        ("mkdir s; cd s; ", "touch ../ready; while [ ! -e ../done ]; do sleep 0.1; done", "tail s", "a directory"),
         ("mkfifo pipe; ", WAIT, "tail pipe", "FIFO"),
         ("mkdir e; ", WAIT, "ls e", "nothing to show"),
         ("touch \"$(printf 'a\\377')\"; ", WAIT, "ls", "a\\udcff"),
         ("", ODD_NAME, "ps", "odd\\udcff"),
         ("mv ../work ../w2; ln -s / ../work; ", WAIT, "tail etc/hostname", "No such file"),
     ],
-    ids=["debug", "du", "NUL", "surrogate", "FIFO", "empty", "name", "process", "link"],
+    ids=["debug", "du", "NUL", "long", "directory", "FIFO", "empty", "name", "process", "link"],
 )
 def test_a_look_at_whatever_a_payload_leaves_is_answered_and_the_job_finishes(serve, run, before, during, look, answer):
     job_id = serve.submit(command=f"{before}{during}; rm -rf d")
@@ -88,7 +89,7 @@ BAD_QUEUES = {
 def test_queue_data_of_a_file_that_cannot_be_used_are_one_clear_line(serve, run, tmp_path, text):
     file = tmp_path / "queue.json"
     file.write_text(text)
-    pilot = run("--queuedata", file, "--idle", 2)
+    pilot = run("--idle", 2, environment={"PILOT_QUEUEDATA": str(file)})
     assert pilot.wait() == 64
     said = pilot.log.read_text() + pilot.errors.read_text()
     assert "Traceback" not in said
@@ -96,7 +97,7 @@ def test_queue_data_of_a_file_that_cannot_be_used_are_one_clear_line(serve, run,
     assert not serve.calls("acquire_jobs")
 
 
-@pytest.mark.parametrize("text", [DEEP, '{"a": NaN', "9" * 5000], ids=["deep", "half", "number"])
+@pytest.mark.parametrize("text", [DEEP, '{"a": NaN', ""], ids=["deep", "half", "nothing"])
 def test_queue_data_of_a_server_that_cannot_be_read_are_asked_for_again(serve, run, text):
     serve.faults({"match": "schedconfig", "do": "status", "status": 200, "body": text, "count": 2})
     job_id = serve.submit(command="true")
@@ -118,7 +119,7 @@ def test_a_storage_of_others_that_cannot_be_read_keeps_nobody_from_working(serve
     file = tmp_path / "storages.json"
     file.write_text(json.dumps({**storages, "ELSEWHERE": {"arprotocols": {"pr": 17, "pw": [{}]}}}))
     job_id = serve.submit(command="echo x > out.txt", outputs=["out.txt"])
-    pilot = run("--storagedata", file, "--max-jobs", 1)
+    pilot = run("--max-jobs", 1, environment={"PILOT_STORAGEDATA": str(file)})
     assert pilot.wait() == 0
     assert serve.ended(job_id)["state"] == "finished"
     assert "ELSEWHERE" in pilot.log.read_text()

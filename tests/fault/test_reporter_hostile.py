@@ -35,19 +35,17 @@ ODD = b"odd\xff"
 def area():
     """What a payload may leave in its work directory; not below pytest's own, whose removal would recurse."""
     with tempfile.TemporaryDirectory(prefix="pilot-hostile-") as volume:
-        found = JobArea(Path(volume, "job"))
-        found.make()
         try:
-            _leave(found)
-            yield found
+            with JobArea(Path(volume, "job")).made() as found:
+                _leave(found)
+                yield found
         finally:
             with Folder.at(Path(volume)) as folder:
                 assert folder.remove("job", Deadline.after(60)) == ""
 
 
 def _leave(found):
-    found.stdout.write_text("first words\n")
-    found.stderr.touch()
+    found.stdout.append(b"first words\n")
     work = os.open(found.work, os.O_RDONLY)
     (found.work / "deep").mkdir()
     (found.work / "empty").mkdir()
