@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -132,7 +133,7 @@ class PandaClient:
         status, attempt = str(data[0].get("status")), data[0].get("attempt_number")
         if status == "unknown":  # the answer of a server whose database is away (LB "Database outage")
             raise ServerUnavailable("get_job_status: status unknown")
-        return status, attempt if isinstance(attempt, int) and status != "not found" else None
+        return status, _whole(attempt) if status != "not found" else None
 
     def update_worker_status(self, harvester_id: str, worker_id: int, status: str, node: str) -> None:
         """Tell that the worker ``started`` or ``finished``; the server says success in any case."""
@@ -163,6 +164,13 @@ def _acknowledged(data: Mapping[str, Any], message: str) -> Acknowledged:
     if code in (_TIMEOUT, _FAILED):
         raise ServerUnavailable(text)
     raise ServerRefused(text)
+
+
+def _whole(value: object) -> int | None:
+    """A number that may come as text; None for anything else."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _commands(raw: object) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 
 import pytest
 
@@ -22,6 +23,13 @@ open('ready', 'w').close()
 while not __import__('os').path.exists('done'): time.sleep(0.1)
 " """
 DEEP = "[" * 50_000 + "]" * 50_000
+
+
+@pytest.fixture(autouse=True)
+def tidy(tmp_path):
+    """Removes deep trees, which pytest's own way cannot; set up before the pilots, and so done after them."""
+    yield
+    subprocess.run(["rm", "-rf", *tmp_path.glob("work*")], check=True)
 
 
 def command(serve, job_id, text):
