@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from werkzeug.wrappers import Request
 
-LARGEST = 2**22
+LARGEST = 2**23
 """How many bytes a body may have, unpacked; files are another matter."""
 _DEEPEST = 100
 _MOST_VALUES = 100_000
