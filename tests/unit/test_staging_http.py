@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot.staging.order import Around, Order, Side
-from pilot.staging.worker.web import calls, http, resume, third_party, webdav
+from pilot.staging.worker.web import calls, look, resume, third_party, webdav
 from pilot.values.errors import Denied, Exists, FileMissing, NoSpace, StageError, Stalled, TransferFailed, Unreachable
 
 AROUND = Around(connect_s=1, idle_s=2, keep_s=1, ca_path="", http_proxy="")
@@ -28,7 +28,7 @@ class Moves:
     def moved(self, total_bytes: int) -> None:
         self.totals.append(total_bytes)
 
-    def writing(self) -> None: ...
+    def writing(self, url: str) -> None: ...
 
     def verifying(self, size: int) -> None:
         self.verified.append(size)
@@ -55,12 +55,12 @@ class Moves:
     ],
 )
 def test_a_checksum_is_found_in_hex_and_in_base64(header, told, kind, found):
-    assert http.digest({header: told}, kind) == found
+    assert look.digest({header: told}, kind) == found
 
 
 @given(st.text(max_size=60), st.sampled_from(["adler32", "md5"]))
 def test_whatever_stands_in_a_digest_header_is_a_checksum_or_nothing(text, kind):
-    found = http.digest({"Digest": f"{kind}={text}"}, kind)
+    found = look.digest({"Digest": f"{kind}={text}"}, kind)
 
     assert found is None or len(bytes.fromhex(found)) == (4 if kind == "adler32" else 16)
 

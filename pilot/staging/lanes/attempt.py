@@ -60,7 +60,7 @@ class Attempt:
     def begin(self) -> None:
         """The lane has nothing else to do before this."""
         self.moved = 0
-        self.writing = False
+        self.writing = ""
         self._began = time.monotonic()
         self._idle = Deadline.after(self._limits.idle_s)
         self._counted = 0
@@ -108,7 +108,7 @@ class Attempt:
             self._slow = Deadline.never()
             self._sent_s = self.took_s
         elif "writing" in message:
-            self.writing = True
+            self.writing = str(message["writing"])
 
     def _enough(self) -> float:
         """Bytes that count as movement: a small file's last ones do, too."""

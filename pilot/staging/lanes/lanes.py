@@ -133,6 +133,7 @@ class Lanes:
             checksum=str(transfer.checksum) if transfer.checksum else None,
             link=transfer.link,
             overwrite=step.overwrite,
+            ours=step.overwrite and not transfer.overwrite,
             third_party=hop.third_party,
         )
         return Attempt(task, step, message, (source, target), self._settings.limits, until)

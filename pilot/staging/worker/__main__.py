@@ -57,8 +57,8 @@ class _Progress:
             self._next = now + _PROGRESS_EVERY_S
             self._answers.send({"id": self._ident, "progress": total_bytes})
 
-    def writing(self) -> None:
-        self._answers.send({"id": self._ident, "writing": True})
+    def writing(self, url: str) -> None:
+        self._answers.send({"id": self._ident, "writing": url})
 
     def verifying(self, size: int) -> None:
         self._answers.send({"id": self._ident, "verifying": size})
