@@ -81,6 +81,45 @@ def test_a_redirect_leads_where_its_method_may_follow(status, method, location, 
     assert calls.redirected(answer(status, Location=location), method, "https://door/f") == target
 
 
+UTF_8, LATIN_1 = "/d/\u00c5 \u0445.root".encode().decode("latin-1"), "/d/\u00fc"
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        (UTF_8, "https://door/d/%C3%85%20%D1%85.root"),
+        (LATIN_1, "https://door/d/%FC"),
+        ("/d/%C3%85%20.root", "https://door/d/%C3%85%20.root"),
+        ("/d/%c3%85", "https://door/d/%c3%85"),
+        ("x/../y?a=%2F&b=" + "\u00fc".encode().decode("latin-1"), "https://door/d/y?a=%2F&b=%C3%BC"),
+        ("//pool:1094/f", "https://pool:1094/f"),
+        ("?key=1", "https://door/d/f?key=1"),
+        (" https://pool/f ", "https://pool/f"),
+        ("https://b\u00fccher.example/f".encode().decode("latin-1"), "https://xn--bcher-kva.example/f"),
+        ("https://b%C3%BCcher.example:81/f", "https://xn--bcher-kva.example:81/f"),
+        ("https://[::1]:1094/f", "https://[::1]:1094/f"),
+    ],
+)
+def test_a_location_may_be_in_any_alphabet_and_be_relative(location, target):
+    assert calls.redirected(answer(302, Location=location), "GET", "https://door/d/f") == target
+
+
+@pytest.mark.parametrize("location", ["https://[bad/f", "https://host:99999/f", "https://host:x/f", "https://%ff%fe/f"])
+def test_a_location_that_is_no_address_is_told_as_such(location):
+    with pytest.raises(TransferFailed, match="no address"):
+        calls.redirected(answer(302, Location=location), "GET", "https://door/d/f")
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=255), min_size=1, max_size=60))
+def test_whatever_stands_in_a_location_is_an_address_or_an_error(text):
+    try:
+        target = calls.redirected(answer(302, Location=text), "GET", "https://door/d/f")
+    except TransferFailed:
+        return
+
+    assert target is None or target.isascii()
+
+
 @pytest.mark.parametrize("location", ["http://pool/f", "dav://pool/f", "file:///etc/passwd", "ftp://pool/f"])
 def test_a_redirect_away_from_tls_is_not_followed(location):
     with pytest.raises(TransferFailed, match="not followed"):
