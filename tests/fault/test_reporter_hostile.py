@@ -374,6 +374,17 @@ def test_a_look_that_fails_by_a_fault_of_ours_is_answered_and_asked_again(area):
         world.close()
 
 
+def test_a_look_at_nothing_is_an_answer_too(area):
+    world = World(area, look=lambda _command: "")
+    try:
+        world.server.command("ls")
+        world.beats(2)
+        assert "nothing to show" in world.shown()
+        assert world.finish() is Verdict.STORED
+    finally:
+        world.close()
+
+
 def test_figures_that_are_no_numbers_are_left_out_of_an_update(world):
     fields = {"job_status": "running", "max_rss": float("nan"), "avg_rss": float("inf"), "job_metrics": "a\0\ud800b"}
     world.reporter.note(fields)
