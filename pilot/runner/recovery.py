@@ -26,6 +26,7 @@ from pilot.runner.past import Past
 from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.reporting import conclude
 from pilot.runner.runner import Reached, cause_of, end_job
+from pilot.runner.secrecy import hide_again
 from pilot.values.deadline import Deadline
 from pilot.values.errors import JobError, NoWorkDirectory, OutOfMemory, PilotKilled
 from pilot.values.events import events
@@ -60,6 +61,7 @@ def recover(past: Past, resources: Resources, pod: Pod) -> bool:
         area = _reopened(past)
         if past.job is None or area is None:
             return conclude(past.job_id, telling.refusal(_cause(past), past.began), pod)
+        hide_again(area, pod.redactor)
         with area, job_log(area.log, pod.redactor):
             return _finish(past, past.job, area, resources, pod, stop)
 
