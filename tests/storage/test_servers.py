@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from pilot.staging.lanes.lanes import Lanes
+from pilot.staging.order import partial_path
 from pilot.staging.transfer import Moved, Transfer
 from pilot.values.deadline import Deadline
 from pilot.values.errors import Denied, Exists, FileMissing, Md5Mismatch, Mismatch, StageError, Stalled, Unreachable
