@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +85,20 @@ def _to_keep(settings: Settings) -> dict[str, Any]:
     }
 
 
-def same_server(story: Story, settings: Settings) -> None:
-    """Raise UsageError if the open job belongs to another server than we speak to."""
+def of_this_server(story: Story, settings: Settings) -> Story:
+    """The story, if it is of the server that we speak to; else nothing is asked there about a job that has ended.
+
+    Raises UsageError for an open job of another server.
+    """
     theirs = str(story.settings.get("server", Settings().server)).rstrip("/")
-    if theirs != settings.server.rstrip("/"):
+    if theirs == settings.server.rstrip("/"):
+        return story
+    if story.open is not None:
         raise UsageError(
-            f"the scratch directory {settings.work} holds an open job of {theirs}: "
+            f"the scratch directory {settings.work} holds an open job of {theirs[:200]}: "
             f"end it first with `pilot recover --work {settings.work}`, or choose another with --work"
         )
+    return replace(story, ended=None)
 
 
 def _credential_files(settings: Settings) -> CredentialFiles:

@@ -11,6 +11,7 @@ from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
 from pilot.values.errors import SiteError
 from pilot.values.events import events
+from pilot.values.settings import Settings
 from pilot.values.site import Site, parse_queue, parse_storages
 
 log = events(__name__)
@@ -23,10 +24,7 @@ def find_site(pod: Pod) -> Site | None:
     Raises SiteError, also for a queue that is not online or needs a /cvmfs that is not there.
     """
     settings = pod.settings
-    base = settings.server.rstrip("/")
-    queue_at = settings.queuedata or f"{base}/cache/schedconfig/{settings.queue}.all.json"
-    queue_at = queue_at.replace("{pandaqueue}", settings.queue)
-    storages_at = settings.storagedata or f"{base}/cache/ddmendpoints.json"
+    queue_at, storages_at = _addresses(settings)
     remote = [url if "://" in url else "" for url in (queue_at, storages_at)]
     fetched = _fetch(remote, pod) if any(remote) else Documents(None, None)
     if fetched is None:
@@ -38,6 +36,50 @@ def find_site(pod: Pod) -> Site | None:
     if queue.needs_cvmfs and not Path("/cvmfs").is_dir():
         raise SiteError(f"queue {queue.name} needs /cvmfs, and there is none here")
     return Site(queue, storages)
+
+
+def site_now(pod: Pod) -> Site:
+    """Queue and storage data for a job of an earlier life; without storages where they cannot be had now.
+
+    Never what was kept on the volume: a payload can write there, and who is in these data gets our credentials.
+    Whether the queue is online does not matter to a job that is there.
+    """
+    queue_at, storages_at = _addresses(pod.settings)
+    try:
+        documents = _current([url if "://" in url else "" for url in (queue_at, storages_at)], pod)
+        return Site(
+            parse_queue(pod.settings.queue, documents.queue if "://" in queue_at else _read_json(queue_at)),
+            parse_storages(documents.storages if "://" in storages_at else _read_json(storages_at)),
+        )
+    except SiteError as error:
+        log.error("no queue and storage data for the job of an earlier life", why=str(error))
+        return Site(pod.site.queue, {})
+
+
+def _current(urls: list[str], pod: Pod) -> Documents:
+    """What the URLs hold, asked for as long as a job may wait for a server. Raises SiteError."""
+    if not any(urls):
+        return Documents(None, None)
+    pod.reporter.fetch(*urls)
+    while True:
+        stopped = pod.stop.reason is not None
+        limit = pod.share("outputs", pod.settings.patience).sooner(pod.deadline)
+        message = pod.hear(limit, *([] if stopped else [pod.stop]))
+        if isinstance(message, Documents):
+            return message
+        if isinstance(message, Broken):
+            raise SiteError(str(message.error))
+        if message is None and stopped == (pod.stop.reason is not None):
+            unanswered = pod.reporter.unanswered
+            pod.reporter.withdraw()
+            raise SiteError(f"no answer in time: {unanswered}")
+
+
+def _addresses(settings: Settings) -> tuple[str, str]:
+    """Where queue and storage data are: URLs, or paths of files."""
+    base = settings.server.rstrip("/")
+    queue_at = settings.queuedata or f"{base}/cache/schedconfig/{settings.queue}.all.json"
+    return queue_at.replace("{pandaqueue}", settings.queue), settings.storagedata or f"{base}/cache/ddmendpoints.json"
 
 
 def _fetch(urls: list[str], pod: Pod) -> Documents | None:
