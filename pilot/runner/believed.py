@@ -18,7 +18,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -34,7 +34,7 @@ from pilot.runner.pod import Pod
 from pilot.staging.planning.plan import Way, local_url
 from pilot.staging.transfer import Hop, Moved, Route, Transfer
 from pilot.values.deadline import Deadline
-from pilot.values.errors import Denied, Exists, FileMissing, Mismatch
+from pilot.values.errors import Denied, Exists, FileMissing, Mismatch, StageError
 from pilot.values.events import events
 from pilot.values.job import Job, OutputFile
 from pilot.values.names import Lfn
@@ -45,7 +45,7 @@ from pilot.values.stop import Stop
 log = events(__name__)
 
 _IS_ANOTHER = (Exists, Denied, Mismatch, FileMissing)
-"""A look that says: not there, not the same, or not for us to see. It is sent again."""
+"""What a look says of a file that is not there, is not the same, or is not for us to see."""
 
 
 def area_of(past: Past, volume: Path) -> JobArea | None:
@@ -102,64 +102,93 @@ def _is_place(way: Way, lfn: Lfn, past: Past, site: Site) -> bool:
     return way.via is None or (PurePosixPath(way.via.path).name == lfn and site.storage_of(way.via) is not None)
 
 
-def still_stored(
-    past: Past, job: Job, places: Destinations, area: JobArea, pod: Pod, limit: Deadline, stop: Stop
-) -> tuple[StoredFile, ...]:
-    """The files that lie where the journal says, looked at; those that are not there are sent again, from here.
+def still_stored(past: Past, job: Job, area: JobArea, pod: Pod, limit: Deadline, stop: Stop) -> tuple[StoredFile, ...]:
+    """The files that lie where the journal says, looked at. What is not there, or is another file, is sent again.
 
-    What cannot be had there is left out. Raises a StageError where a storage does not answer, and Stopped.
+    Left out is what is neither there nor here. Raises a StageError where that cannot be told, and Stopped.
     """
-    declared = {file.lfn: file for file in (*job.outputs, *([job.log] if job.log is not None else []))}
-    claims = {
-        str(file.lfn): (declared[file.lfn], file, way)
-        for file in past.stored
-        if file.lfn in declared
-        for way in places.get(file.lfn, ())
-        if way.url == file.url
-    }
+    claims = {claim.name: claim for claim in _claims(past, job, area, pod.site)}
     if not claims:
         return ()
     log.info("looking at what an earlier life has stored", files=len(claims))
     pod.journal.write(Kind.STORING, files=list(claims))
-    transfers = [_look(file, claim, way, job, area) for file, claim, way in claims.values()]
-    found = []
-    with closing(ends_of(transfers, pod, limit, stop)) as ends:
-        for transfer, end in ends:
-            file, claim, way = claims[transfer.name]
-            if isinstance(end, Moved):
-                found.append(_found(job, file, claim, way, end))
-            elif not isinstance(end, _IS_ANOTHER):
-                raise end
-            else:
-                log.warning("what was stored is not there any more", file=file.lfn, why=str(end))
-            _clear(transfer, area)
+    found, others = [], []
+    for claim, end in _moved([one.look() for one in claims.values()], claims, pod, limit, stop):
+        if isinstance(end, Moved):
+            found.append(claim.found(job, end))
+        elif not isinstance(end, _IS_ANOTHER):
+            raise end
+        else:
+            log.warning("what was stored is not there any more, or is another file", file=claim.name, why=str(end))
+            others.append(claim)
+    again = [replace(one.look(), overwrite=True) for one in others if one.is_here]
+    for claim, end in _moved(again, claims, pod, limit, stop):
+        if isinstance(end, StageError):
+            raise end
+        found.append(claim.found(job, end))
     return tuple(found)
 
 
-def _look(file: OutputFile, claim: StoredFile, way: Way, job: Job, area: JobArea) -> Transfer:
-    """The file as it is here is sent there, where the same bytes will do; without one here it is read back."""
-    here = area.root / file.lfn if file is job.log else area.work / file.lfn
-    with suppress(OSError):
-        found = here.lstat()
-        if stat.S_ISREG(found.st_mode):
-            return Transfer(file.lfn, "out", (replace(way, via=None).route(local_url(here)),), found.st_size)
-    back = Route((Hop(claim.url, local_url(_read_back(file.lfn, area))),), way.endpoint)
-    return Transfer(file.lfn, "in", (back,), claim.size, claim.checksum)
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """That a file lies at a place, as the journal says; in the job's directory it lies ``here``, if it does."""
+
+    file: OutputFile
+    stored: StoredFile
+    way: Way
+    here: Path
+    is_here: bool
+
+    @property
+    def name(self) -> str:
+        return str(self.file.lfn)
+
+    @property
+    def copy(self) -> Path:
+        """Where it is read back to."""
+        return self.here.with_name(f"{self.name}.stored")
+
+    def look(self) -> Transfer:
+        """The file that is here is sent there, where the same bytes will do; without one it is read back."""
+        if self.is_here:
+            routes = (replace(self.way, via=None).route(local_url(self.here)),)
+            return Transfer(self.name, "out", routes, self.here.lstat().st_size)
+        back = Route((Hop(self.stored.url, local_url(self.copy)),), self.way.endpoint)
+        return Transfer(self.name, "in", (back,), self.stored.size, self.stored.checksum)
+
+    def found(self, job: Job, end: Moved) -> StoredFile:
+        checksum = end.checksum or self.stored.checksum
+        return StoredFile(self.file.lfn, guid_of(job, self.file), end.size, checksum, self.way.url, self.way.endpoint)
 
 
-def _read_back(lfn: str, area: JobArea) -> Path:
-    return area.root / f"{lfn}.stored"
+def _claims(past: Past, job: Job, area: JobArea, site: Site) -> Iterator[_Claim]:
+    """What the journal says to be stored, as far as the job has such files and the site such places."""
+    places = places_of(past, site)
+    declared = {file.lfn: file for file in (*job.outputs, *([job.log] if job.log is not None else []))}
+    for stored in past.stored:
+        file = declared.get(stored.lfn)
+        way = next((way for way in places.get(stored.lfn, ()) if way.url == stored.url), None)
+        if file is not None and way is not None:
+            here = area.root / file.lfn if file is job.log else area.work / file.lfn
+            yield _Claim(file, stored, way, here, _is_regular(here))
 
 
-def _clear(transfer: Transfer, area: JobArea) -> None:
-    if transfer.direction == "in":
-        with suppress(OSError):
-            _read_back(transfer.name, area).unlink()
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
-def _found(job: Job, file: OutputFile, claim: StoredFile, way: Way, end: Moved) -> StoredFile:
-    checksum = end.checksum or claim.checksum
-    return StoredFile(file.lfn, guid_of(job, file), end.size, checksum, way.url, way.endpoint)
+def _moved(
+    transfers: list[Transfer], claims: Mapping[str, _Claim], pod: Pod, limit: Deadline, stop: Stop
+) -> Iterator[tuple[_Claim, Moved | StageError]]:
+    with closing(ends_of(transfers, pod, limit, stop)) as ends:
+        for transfer, end in ends:
+            claim = claims[transfer.name]
+            with suppress(OSError):
+                claim.copy.unlink()
+            yield claim, end
 
 
 def is_backed(past: Past, job: Job, fields: Mapping[str, Any], found: tuple[StoredFile, ...]) -> bool:

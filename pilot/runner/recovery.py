@@ -5,12 +5,12 @@ is not stored yet is stored now, and the job has finished. Else what is left of 
 job has failed, of the first cause that the journal shows. A job that the server has meanwhile ended or given away
 is dropped. A journal that is damaged fails its job: what is missing of it could be the stop, or the exit status.
 
-A final that was said is said again, word for word, for the server may have it. One that says ``finished`` only if
-that is found to be so (`believed.py`), for a payload can write one and end its pilot. If it is not, the server is
-asked first. Where it has a final, that stands, and nothing is said here. Where it has none, the one on the volume has
-not arrived and never will: its pilot is dead. Then the route is walked from the look at the outputs, and ends in a
-final of our own. So the server gets one final, or the same one twice, but never a second one that differs, and none
-that says ``finished`` of files that nobody has seen (promises P1, P2).
+A final that was said is said again, word for word, for the server may have it. But a payload can write one that says
+``finished`` and end its pilot. So before that is said the server is asked. Where it has an end of this attempt, that
+stands, and nothing is said. Where it has none, the final on the volume has not arrived and never will, for its pilot
+is dead: now it is of no harm to say another. It is said if it is found to be true (`believed.py`); if not, the route
+is walked from the look at the outputs, and ends in a final of our own. So the server gets one final, or the same one
+twice, but never two that differ, and none that says ``finished`` of files that nobody has seen (promises P1, P2).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pilot.values.errors import JobError, NoStorage, OutOfMemory, PilotKilled
 from pilot.values.events import events
 from pilot.values.hpo import PointWork
 from pilot.values.job import Job
-from pilot.values.outcome import PayloadEnd, Phase, State, StoredFile
+from pilot.values.outcome import PayloadEnd, Phase, State
 from pilot.values.site import Site
 from pilot.values.stop import Stop, error_of
 
@@ -66,10 +66,8 @@ def recover(story: Story, resources: Resources, pod: Pod, find_site: FindSite) -
         log.error("its journal is damaged", job=past.job_id, what=past.damage)
     end_payload(past, pod)
     area = area_of(past, pod.work)
-    if story.open is not None and past.final is not None:
-        if past.final["job_status"] != State.FINISHED.value or _is_true(past, past.final, area, pod, find_site):
-            return _repeat(past, past.final, area, pod)
-        log.error("its final says finished, and that is not what is found: not said", job=past.job_id)
+    if story.open is not None and past.final is not None and not _is_good(past.final):
+        return _repeat(past, past.final, area, pod)
     ours = _still_ours(past, pod)
     if ours is None:
         log.error("the server did not tell whether the job is still ours", job=past.job_id)
@@ -77,12 +75,33 @@ def recover(story: Story, resources: Resources, pod: Pod, find_site: FindSite) -
     if not ours:
         _drop(past, area, pod)
         return True
+    try:
+        return _end(past, area, resources, pod, find_site)
+    except _NotToldError as error:
+        log.error("what was stored could not be looked at: its final is kept", job=past.job_id, why=str(error))
+        return False
+
+
+class _NotToldError(Exception):
+    """Nobody tells whether a final is true."""
+
+
+def _end(past: Past, area: JobArea | None, resources: Resources, pod: Pod, find_site: FindSite) -> bool:
+    """The end of a job that is ours, and has none at the server. Raises _NotToldError."""
+    if past.final is not None:
+        if not _is_good(past.final) or _is_true(past, past.final, area, pod, find_site):
+            return _repeat(past, past.final, area, pod)
+        log.error("its final says finished, and that is not what is found: not said", job=past.job_id)
     with Stop(pod.stop) as stop:
         pod.reporter.follow(_followed(past, stop, pod))
         if past.job is None or area is None:
             return _refuse(past, area, pod)
         with job_log(area.pilot_log, pod.redactor):
             return _finish(past, past.job, area, resources, _at(find_site(pod), pod), stop)
+
+
+def _is_good(final: Mapping[str, Any]) -> bool:
+    return bool(final["job_status"] == State.FINISHED.value)
 
 
 def _at(site: Site, pod: Pod) -> Pod:
@@ -117,18 +136,19 @@ def _still_ours(past: Past, pod: Pod) -> bool | None:
 
 
 def _is_true(past: Past, fields: Mapping[str, Any], area: JobArea | None, pod: Pod, find_site: FindSite) -> bool:
-    """Whether a final that says ``finished`` is found to be true. What became of points only the server knows."""
+    """Whether a final that says ``finished`` is found to be true. Raises _NotToldError.
+
+    What became of points only the server knows.
+    """
     if past.job is None or area is None or past.job.hpo is not None:
         return False
     pod = _at(find_site(pod), pod)
-    found: tuple[StoredFile, ...] = ()
     try:
         with Stop(pod.stop) as stop:
             limit = pod.share("save", pod.settings.patience)
-            found = still_stored(past, past.job, places_of(past, pod.site), area, pod, limit, stop)
+            return is_backed(past, past.job, fields, still_stored(past, past.job, area, pod, limit, stop))
     except JobError as error:
-        log.warning("what was stored could not be looked at", why=str(error))
-    return is_backed(past, past.job, fields, found)
+        raise _NotToldError(str(error)) from error
 
 
 def _repeat(past: Past, fields: Mapping[str, Any], area: JobArea | None, pod: Pod) -> bool:
@@ -174,7 +194,7 @@ def _finish(past: Past, job: Job, area: JobArea, resources: Resources, pod: Pod,
         with watch.phase(Phase.STAGE_OUT):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.STAGE_OUT, past.began))
             _check_places(job, places)
-            before = still_stored(past, job, places, area, pod, pod.deadline, stop)
+            before = still_stored(past, job, area, pod, pod.deadline, stop)
             before = tuple(file for file in before if job.log is None or file.lfn != job.log.lfn)
             stored = stage_out(job, places, before, pod, area, stop, past.storing)
             reached = replace(reached, stored=stored)
