@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from pilot.files import opening, trees
+from pilot.files.kept import KeptFile
 from pilot.values.deadline import Deadline
 
 
@@ -20,8 +20,8 @@ class Folder:
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        """Open a directory; its last component is not a link. Raises OSError."""
-        return cls(opening.open_folder(str(path)))
+        """Open a directory by a path that is not the payload's: it may be a link. Raises OSError."""
+        return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def make(self, name: str, mode: int = 0o700) -> Folder:
         """A new directory in this one. Raises OSError, FileExistsError where something has the name."""
@@ -51,9 +51,13 @@ class Folder:
         """A regular file with one name, to read from. Raises NotRegular, or another OSError."""
         return reader(opening.open_file(name, at=self.fd))
 
-    def create(self, name: str, mode: int = 0o600, flags: int = os.O_RDWR) -> BinaryIO:
-        """A new file in place of whatever has the name but a directory, unbuffered. Raises OSError."""
-        return open(opening.make_file(name, flags, at=self.fd, mode=mode), "r+b", buffering=0)  # noqa: PTH123
+    def create(self, name: str, mode: int = 0o600) -> KeptFile:
+        """A new file in place of whatever has the name but a directory. Raises OSError."""
+        return KeptFile(opening.make_file(name, os.O_RDWR | os.O_APPEND, at=self.fd, mode=mode))
+
+    def keep(self, name: str) -> KeptFile:
+        """A regular file with one name, to go on with. Raises NotRegular, or another OSError."""
+        return KeptFile(opening.open_file(name, os.O_RDWR | os.O_APPEND, at=self.fd))
 
     def walk(self, until: Deadline, most: int = 500_000) -> trees.Walk:
         """All that is below it."""
@@ -79,8 +83,3 @@ class Folder:
 def reader(descriptor: int) -> BinaryIO:
     """An unbuffered stream that reads from a descriptor, and closes it."""
     return open(descriptor, "rb", buffering=0)
-
-
-def is_regular(found: os.stat_result) -> bool:
-    """Whether it is a regular file."""
-    return stat.S_ISREG(found.st_mode)

@@ -106,6 +106,16 @@ def open_folder(name: str, *, at: int | None = None) -> int:
     return os.open(name, _FOLDER, dir_fd=at)
 
 
+def open_beneath(top: str, path: str) -> int:
+    """The descriptor of a directory below ``top``, whose own path is not the payload's. Raises OSError."""
+    above = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with folder_of(path, at=above) as (at, name):
+            return open_folder(name, at=at)
+    finally:
+        os.close(above)
+
+
 @contextmanager
 def folder_of(path: str, *, at: int) -> Iterator[tuple[int, str]]:
     """The directory of a relative path, open while the block lasts, and the last component ("." for ``at`` itself).

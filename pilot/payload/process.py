@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pilot.files.kept import KeptFile
 from pilot.payload.procfs import MARK_NAME, Process, waits_in
 from pilot.payload.proven import QUIET, Found
 from pilot.payload.subgroup import Subgroup
@@ -46,8 +47,8 @@ class PayloadProcess:
         text: str,
         work: Path,
         environment: Mapping[str, str],
-        stdout: Path,
-        stderr: Path,
+        stdout: KeptFile,
+        stderr: KeptFile,
         *,
         mark: str = "",
         ours: Callable[[], Collection[int]] = tuple,
@@ -74,11 +75,11 @@ class PayloadProcess:
         before = children_so_far()
         environment = {**environment, **({MARK_NAME: mark} if mark else {})}
         try:
-            with stdout.open("wb") as out, stderr.open("wb") as err:
-                command, quiet = _command(text, self._subgroup), subprocess.DEVNULL
-                self._child = subprocess.Popen(
-                    command, cwd=work, env=environment, stdin=quiet, stdout=out, stderr=err, start_new_session=True
-                )
+            command, quiet = _command(text, self._subgroup), subprocess.DEVNULL
+            out, err = stdout.fileno(), stderr.fileno()
+            self._child = subprocess.Popen(
+                command, cwd=work, env=environment, stdin=quiet, stdout=out, stderr=err, start_new_session=True
+            )
         except (OSError, ValueError) as error:
             self._remove_subgroup()
             raise PayloadNotStarted(f"the payload could not be started: {_why(error)}") from error
@@ -282,19 +283,3 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.E2BIG:
         return "its command line is longer than the kernel takes"
     return str(error)
-
-
-def last_line(file: Path, most_bytes: int = 4096) -> str:
-    """The last line of a text file that is not blank, at most 200 characters; "" if there is none."""
-    lines = tail(file, most_bytes).splitlines()
-    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "")
-
-
-def tail(file: Path, most_bytes: int) -> str:
-    """The end of a file as text; what is not UTF-8 is replaced."""
-    try:
-        with file.open("rb") as stream:
-            stream.seek(max(0, file.stat().st_size - most_bytes))
-            return stream.read(most_bytes).decode("utf-8", "replace")
-    except OSError:
-        return ""

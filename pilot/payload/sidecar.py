@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pilot.files.kept import KeptFile
 from pilot.payload import sync
 from pilot.values.deadline import Deadline
 from pilot.values.errors import PayloadNotStarted
@@ -205,8 +206,8 @@ class SidecarEvaluation:
             self._end = PayloadEnd(-signal.SIGKILL if self._code is None else self._code, survivors=survivors)
         return self._end
 
-    def fetch(self, stdout: Path, stderr: Path) -> None:
-        """Bring what it has printed to these two files; of much on another volume the last 64 MiB."""
+    def fetch(self, stdout: KeptFile, stderr: KeptFile) -> None:
+        """Bring what it has printed to these two files; of much the last 64 MiB."""
         for source, target in ((self.stdout, stdout), (self.stderr, stderr)):
             try:
                 sync.bring(source, target)

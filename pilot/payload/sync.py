@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
 
+from pilot.files.kept import KeptFile
+from pilot.files.opening import open_file
+
 _MOST_BYTES = 4096
 _MOST_COPIED = 64 << 20
+_PIECE = 1 << 20
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe does not make us wait
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -53,21 +55,15 @@ def remove(file: Path) -> None:
         file.unlink()
 
 
-def bring(source: Path, target: Path) -> None:
-    """Move a plain file; from one volume to another its last 64 MiB are copied. Raises OSError."""
-    if not stat.S_ISREG(os.lstat(source).st_mode):
-        raise OSError(errno.EINVAL, "not a plain file")
+def bring(source: Path, target: KeptFile) -> None:
+    """Move the content of a plain file, of much the last 64 MiB. Raises OSError."""
+    descriptor = open_file(str(source))
     try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        _copy_end(source, target)
-    if not stat.S_ISREG(os.lstat(target).st_mode):  # changed since the first look
-        target.unlink()
-
-
-def _copy_end(source: Path, target: Path) -> None:
-    with os.fdopen(os.open(source, _READ), "rb") as stream, target.open("wb") as copy:
-        stream.seek(max(0, os.fstat(stream.fileno()).st_size - _MOST_COPIED))
-        shutil.copyfileobj(stream, copy)
+        size = os.fstat(descriptor).st_size
+        at = max(0, size - _MOST_COPIED)
+        while at < size and (piece := os.pread(descriptor, _PIECE, at)):
+            target.append(piece)
+            at += len(piece)
+    finally:
+        os.close(descriptor)
+    remove(source)

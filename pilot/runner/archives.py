@@ -10,12 +10,13 @@ import errno
 import os
 import zipfile
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import BinaryIO
 
+from pilot.files.folder import reader
+from pilot.files.opening import make_file
 from pilot.runner.area import JobArea
-from pilot.staging.worker.partial import open_regular
-from pilot.values.errors import NoSpace, OutputMissing, StageError
+from pilot.runner.left import LeftFiles
+from pilot.values.errors import NoSpace, OutputMissing
 from pilot.values.events import events
 from pilot.values.job import Job
 from pilot.values.names import Lfn
@@ -23,20 +24,21 @@ from pilot.values.names import Lfn
 log = events(__name__)
 
 _PIECE = 1 << 20
+_PART = "archive.part"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def make_archives(job: Job, area: JobArea, done: Collection[Lfn], check: Callable[[], None]) -> None:
+def make_archives(job: Job, area: JobArea, left: LeftFiles, done: Collection[Lfn], check: Callable[[], None]) -> None:
     """Make the archives that the payload has not left itself, and that are not ``done``.
 
     ``check`` is called now and then, and may raise. Raises OutputMissing naming the first file that is not there.
     """
     for archive, members in job.zips.items():
-        if archive in done or os.path.lexists(area.work / archive):
+        if archive in done or _is_there(area, archive):
             continue
         try:
-            _make(area, archive, members, check)
+            _make(area, left, archive, members, check)
         except OutputMissing as error:
             if not _may_be_missing(job, archive):
                 raise
@@ -47,30 +49,36 @@ def make_archives(job: Job, area: JobArea, done: Collection[Lfn], check: Callabl
             raise
 
 
+def _is_there(area: JobArea, name: Lfn) -> bool:
+    try:
+        area.work_folder.status(name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _may_be_missing(job: Job, archive: Lfn) -> bool:
     return any(file.lfn == archive and file.may_be_missing for file in job.outputs)
 
 
-def _make(area: JobArea, archive: Lfn, members: Collection[Lfn], check: Callable[[], None]) -> None:
+def _make(area: JobArea, left: LeftFiles, archive: Lfn, members: Collection[Lfn], check: Callable[[], None]) -> None:
     """Whole or not at all, and nothing that the payload could have put in its place beforehand."""
-    part = area.root / f"{archive}.part"
-    try:
-        with part.open("wb") as target, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
+    with area.fresh("archive") as folder:
+        part = os.fdopen(make_file(_PART, at=folder.fd), "wb")
+        with part as target, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
             for member in members:
-                with _opened(archive, area.work / member) as source:
+                with _opened(archive, member, left) as source:
                     _add(packed, member, source, check)
-        part.rename(area.work / archive)
-    finally:
-        part.unlink(missing_ok=True)
+        os.rename(_PART, archive, src_dir_fd=folder.fd, dst_dir_fd=area.work_folder.fd)
     log.info("archive made", file=archive, members=len(members))
 
 
-def _opened(archive: Lfn, path: Path) -> BinaryIO:
+def _opened(archive: Lfn, member: Lfn, left: LeftFiles) -> BinaryIO:
     """A regular file, not something that points out of the work directory."""
     try:
-        return open_regular(str(path))
-    except StageError as error:
-        raise OutputMissing(f"the payload left no {path.name} for the archive {archive}: {error}") from None
+        return reader(left.open(member))
+    except OutputMissing as error:
+        raise OutputMissing(f"the payload left no {member} for the archive {archive}: {error}") from None
 
 
 def _add(packed: zipfile.ZipFile, name: Lfn, source: BinaryIO, check: Callable[[], None]) -> None:

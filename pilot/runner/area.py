@@ -1,105 +1,199 @@
-"""The directories and files of one job on the scratch volume."""
+"""The directories and files of one job on the scratch volume.
+
+``VOLUME/job-ID-ATTEMPT-xxxxxxxx/`` is the payload's: ``work`` and ``tmp``. What the pilot keeps of the job lies in
+``VOLUME/pilot/`` below the same name, so that no path of the payload's own tree is a file of ours. A payload of our
+uid reaches it all the same. So what is written while it runs was opened before, and is known by its descriptor
+from then on; what must be opened later goes through `pilot.files`.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Self, TypeVar
 
-from pilot.payload.process import last_line
+from pilot.files.folder import Folder
+from pilot.files.kept import KeptFile
+from pilot.files.trees import Found
 from pilot.values.deadline import Deadline
 from pilot.values.errors import NoWorkDirectory
 from pilot.values.events import events
 
 log = events(__name__)
 
+_Open = TypeVar("_Open", Folder, KeptFile)
 
-def _left(error: OSError) -> None:
-    log.warning("left behind", path=error.filename, why=error.strerror)
+OWN = "pilot"
+LOG, STDOUT, STDERR, USAGE, REPORT = "pilot.log", "payload.stdout", "payload.stderr", "usage.jsonl", "job_report.json"
+POINTS = "points"
+RESERVE = "log.reserve"
 
-
-def _delete(path: Path) -> None:
-    """A file, a link, or a directory that is empty."""
-    try:
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        else:
-            path.unlink()
-    except OSError as error:
-        _left(error)
+_KEPT = (LOG, STDOUT, STDERR, USAGE)
+_LOOK_S = 10.0
+_RESERVE_BYTES = 2 << 20
 
 
-@dataclass(frozen=True, slots=True)
 class JobArea:
-    """``root`` is the pilot's; ``work`` below it is the payload's working directory, ``scratch`` its TMPDIR."""
+    """``root`` is the payload's directory: below it are its ``work``, where it starts, and ``scratch``, its TMPDIR.
 
-    root: Path
+    ``made()`` or ``reopened()`` come before all that asks for an open file or directory; `close` ends that.
+    """
+
+    root_folder: Folder
+    work_folder: Folder
+    own: Folder
+    """The pilot's own directory."""
+    log: KeptFile
+    """The pilot's log of this job."""
+    stdout: KeptFile
+    """The payload's standard output."""
+    stderr: KeptFile
+    """The payload's standard error."""
+    usage: KeptFile
+    """The samples of what the payload used, one JSON object a line."""
+
+    def __init__(self, root: Path) -> None:
+        """Nothing is opened."""
+        self.root = root
+        self.work = root / "work"
+        self.scratch = root / "tmp"
+        self._open: list[Folder | KeptFile] = []
 
     @classmethod
     def choose(cls, volume: Path, job_id: int, attempt: int) -> JobArea:
         """A name that no earlier life has used; nothing is made."""
         return cls(volume / f"job-{job_id}-{attempt}-{secrets.token_hex(4)}")
 
-    def make(self) -> None:
-        """Make the directories. Raises NoWorkDirectory."""
+    def made(self) -> Self:
+        """Make and open it all. Raises NoWorkDirectory."""
         try:
-            self.root.mkdir(mode=0o700)
-            self.work.mkdir()
-            self.scratch.mkdir()
-            self.pilot_log.touch()
+            with Folder.at(self.root.parent) as volume:
+                self.root_folder = self._kept(volume.make(self.root.name))
+                with _own_folder(volume) as own:
+                    self.own = self._kept(own.make(self.root.name))
+            self.work_folder = self._kept(self.root_folder.make("work", 0o777))
+            self.root_folder.make("tmp", 0o777).close()
+            files = [self._kept(self.own.create(name)) for name in _KEPT]
+            self._reserve()
         except OSError as error:
-            raise NoWorkDirectory(f"no directory for a job in {self.root.parent}: {error.strerror}") from error
+            self.close()
+            raise NoWorkDirectory(
+                f"no directory for a job in {self.root.parent}: {error.filename or ''}: {error.strerror}"
+            ) from error
+        self.log, self.stdout, self.stderr, self.usage = files
+        return self
+
+    def reopened(self) -> Self:
+        """Open what an earlier life has left. What is not there any more, or not what it was, is said and made anew.
+
+        Raises NoWorkDirectory where the directories are gone, or are none.
+        """
+        try:
+            with Folder.at(self.root.parent) as volume:
+                self.root_folder = self._kept(volume.below(self.root.name))
+                self.work_folder = self._kept(self.root_folder.below("work"))
+                with _own_folder(volume) as own:
+                    self.own = self._kept(_below_or_new(own, self.root.name))
+            files = [self._kept(self._again(name)) for name in _KEPT]
+        except OSError as error:
+            self.close()
+            raise NoWorkDirectory(f"the job's directory {self.root} is not usable: {error.strerror}") from error
+        self.log, self.stdout, self.stderr, self.usage = files
+        return self
+
+    def _reserve(self) -> None:
+        """Space for the log of a job that fills the disk; a disk that has not even that will do without."""
+        with closing(self.own.create(RESERVE)) as file, suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, _RESERVE_BYTES)
+
+    def _kept(self, one: _Open) -> _Open:
+        self._open.append(one)
+        return one
+
+    def _again(self, name: str) -> KeptFile:
+        try:
+            return self.own.keep(name)
+        except OSError as error:
+            log.warning("a file of the job is not what it was: begun anew", file=name, why=error.strerror)
+        self._aside(name)
+        return self.own.create(name)
+
+    def _aside(self, name: str) -> None:
+        """A directory in the place of a file of ours gets another name; it goes with the rest."""
+        with suppress(OSError):
+            os.rename(name, f"{name}.{secrets.token_hex(4)}", src_dir_fd=self.own.fd, dst_dir_fd=self.own.fd)
 
     @property
-    def work(self) -> Path:
-        """Where the payload starts, its inputs lie and its outputs are looked for."""
-        return self.root / "work"
+    def own_path(self) -> Path:
+        """Where the pilot's own directory lies now."""
+        return self.own.path
 
-    @property
-    def scratch(self) -> Path:
-        """The payload's TMPDIR."""
-        return self.root / "tmp"
+    def fresh(self, name: str) -> Folder:
+        """A new, empty directory of the pilot's own, in place of whatever has the name. Raises OSError."""
+        self.own.remove(name, Deadline.after(_LOOK_S))
+        return self.own.make(name)
 
-    @property
-    def pilot_log(self) -> Path:
-        """The pilot's log of this job."""
-        return self.root / "pilot.log"
+    def printed(self, name: str) -> tuple[KeptFile, KeptFile]:
+        """New files for the standard output and error of an evaluation of this name. Raises OSError."""
+        with _below_or_new(self.own, POINTS) as points, points.make(name) as folder:
+            return folder.create("stdout"), folder.create("stderr")
 
-    @property
-    def stdout(self) -> Path:
-        """The payload's standard output."""
-        return self.root / "payload.stdout"
-
-    @property
-    def stderr(self) -> Path:
-        """The payload's standard error."""
-        return self.root / "payload.stderr"
-
-    @property
-    def usage(self) -> Path:
-        """The samples of what the payload used, one JSON object a line."""
-        return self.root / "usage.jsonl"
-
-    @property
-    def report(self) -> Path:
-        """The job report, as JSON."""
-        return self.root / "job_report.json"
-
-    def evaluations(self) -> list[Path]:
-        """What the evaluations of a hyper-parameter job have printed."""
-        return sorted(file for file in self.root.glob("points/*/std*") if file.is_file() and not file.is_symlink())
+    def evaluations(self) -> Iterator[Found]:
+        """What the evaluations of a hyper-parameter job have printed: regular files below `POINTS`, by their paths."""
+        try:
+            points = self.own.below(POINTS)
+        except OSError:
+            return
+        with points:
+            for found in points.walk(Deadline.after(_LOOK_S), 50_000):
+                if found.is_file and found.name.startswith("std"):
+                    yield found
 
     def stderr_line(self) -> str:
         """The payload's last words: the last line of its standard error, "" if there is none."""
-        return last_line(self.stderr)
+        return self.stderr.last_line()
+
+    def close(self) -> None:
+        """Close what is open."""
+        while self._open:
+            self._open.pop().close()
+
+    def __enter__(self) -> Self:
+        """Close on leaving the block."""
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Close."""
+        self.close()
 
     def remove(self, limit: Deadline) -> None:
         """Delete it all; what cannot be deleted, or not by ``limit``, is said and left."""
-        for folder, folders, files in os.walk(self.root, topdown=False, onerror=_left):
-            for name in (*files, *folders):
-                if limit.expired():
-                    log.warning("left behind: there is no time to delete it", path=self.root)
-                    return
-                _delete(Path(folder, name))
-        _delete(self.root)
+        try:
+            with Folder.at(self.root.parent) as volume:
+                left = [volume.remove(self.root.name, limit)]
+                with suppress(FileNotFoundError), volume.below(OWN) as own:
+                    left.append(own.remove(self.root.name, limit))
+        except OSError as error:
+            left = [str(error)]
+        if any(left):
+            log.warning("left behind", path=self.root, why="; ".join(filter(None, left)))
+
+
+def _own_folder(volume: Folder) -> Folder:
+    """The directory of all jobs' files of ours. What has its name and is no directory is put aside."""
+    try:
+        return _below_or_new(volume, OWN)
+    except OSError as error:
+        aside = f"{OWN}.{secrets.token_hex(4)}"
+        os.rename(OWN, aside, src_dir_fd=volume.fd, dst_dir_fd=volume.fd)
+        log.warning("not a directory: put aside", file=OWN, now=aside, why=error.strerror)
+    return volume.make(OWN)
+
+
+def _below_or_new(folder: Folder, name: str) -> Folder:
+    with suppress(FileExistsError):
+        return folder.make(name)
+    return folder.below(name)

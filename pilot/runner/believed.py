@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -27,14 +26,16 @@ from pilot.payload.proven import Proof, doubted
 from pilot.runner.area import JobArea
 from pilot.runner.hpo.book import Entries
 from pilot.runner.journal import Kind
+from pilot.runner.lastfile import packed_log
+from pilot.runner.left import Left, LeftFiles
 from pilot.runner.moving import ends_of
-from pilot.runner.outputs import guid_of
+from pilot.runner.outputs import Parcel, guid_of
 from pilot.runner.past import Destinations, Past
 from pilot.runner.pod import Pod
 from pilot.staging.planning.plan import Way, local_url
 from pilot.staging.transfer import Hop, Moved, Route, Transfer
 from pilot.values.deadline import Deadline
-from pilot.values.errors import Denied, Exists, FileMissing, Mismatch, StageError
+from pilot.values.errors import Denied, Exists, FileMissing, Mismatch, OutputMissing, StageError
 from pilot.values.events import events
 from pilot.values.job import Job, OutputFile
 from pilot.values.names import Lfn
@@ -49,17 +50,14 @@ _IS_ANOTHER = (Exists, Denied, Mismatch, FileMissing)
 
 
 def area_of(past: Past, volume: Path) -> JobArea | None:
-    """The job's directory; None if it has none, or names another's."""
+    """The job's directory, which may be gone; None if it had none, or the journal names another's."""
     if past.area is None:
         return None
     name = past.area.root.name
     if re.fullmatch(rf"job-{past.job_id}-{past.attempt}-[0-9a-f]{{8}}", name) is None:
         log.error("the journal names a directory that is not this job's: left alone", name=name[:100])
         return None
-    root = volume / name
-    with suppress(OSError):
-        return JobArea(root) if stat.S_ISDIR(root.lstat().st_mode) else None
-    return None
+    return JobArea(volume / name)
 
 
 def proofs_of(past: Past) -> list[Proof]:
@@ -68,16 +66,21 @@ def proofs_of(past: Past) -> list[Proof]:
     return [proof for one in told if one is not None and (proof := doubted(one)) is not None]
 
 
-def points_of(past: Past, area: JobArea) -> Entries:
-    """The points; the directory of one is below the job's."""
+def points_of(past: Past, area: JobArea, pod: Pod) -> Entries:
+    """The points; the directory of one is below the job's, or a sidecar's."""
     root = past.area.root if past.area is not None else area.root
+    sidecars = pod.settings.sidecars
 
-    def below(folder: Path | None) -> Path | None:
-        if folder is None or not folder.is_relative_to(root) or ".." in folder.parts:
+    def believed(folder: Path | None) -> Path | None:
+        if folder is None or ".." in folder.parts:
             return None
-        return area.root / folder.relative_to(root)
+        if folder.is_relative_to(root):
+            return area.root / folder.relative_to(root)
+        return folder if sidecars and folder.is_relative_to(sidecars) else None
 
-    return MappingProxyType({name: replace(entry, folder=below(entry.folder)) for name, entry in past.points.items()})
+    return MappingProxyType(
+        {name: replace(entry, folder=believed(entry.folder)) for name, entry in past.points.items()}
+    )
 
 
 def places_of(past: Past, site: Site) -> Destinations:
@@ -121,7 +124,7 @@ def still_stored(past: Past, job: Job, area: JobArea, pod: Pod, limit: Deadline,
         else:
             log.warning("what was stored is not there any more, or is another file", file=claim.name, why=str(end))
             others.append(claim)
-    again = [replace(one.look(), overwrite=True) for one in others if one.is_here]
+    again = [replace(one.look(), overwrite=True) for one in others if one.here is not None]
     for claim, end in _moved(again, claims, pod, limit, stop):
         if isinstance(end, StageError):
             raise end
@@ -131,28 +134,23 @@ def still_stored(past: Past, job: Job, area: JobArea, pod: Pod, limit: Deadline,
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """That a file lies at a place, as the journal says; in the job's directory it lies ``here``, if it does."""
+    """That a file lies at a place, as the journal says. ``here``: what it was made of, if that is still there."""
 
     file: OutputFile
     stored: StoredFile
     way: Way
-    here: Path
-    is_here: bool
+    here: Left | None
+    copy: Path
+    """Where it is read back to."""
 
     @property
     def name(self) -> str:
         return str(self.file.lfn)
 
-    @property
-    def copy(self) -> Path:
-        """Where it is read back to."""
-        return self.here.with_name(f"{self.name}.stored")
-
     def look(self) -> Transfer:
         """The file that is here is sent there, where the same bytes will do; without one it is read back."""
-        if self.is_here:
-            routes = (replace(self.way, via=None).route(local_url(self.here)),)
-            return Transfer(self.name, "out", routes, self.here.lstat().st_size)
+        if self.here is not None:
+            return Parcel(self.file, self.here, [replace(self.way, via=None)]).transfer()
         back = Route((Hop(self.stored.url, local_url(self.copy)),), self.way.endpoint)
         return Transfer(self.name, "in", (back,), self.stored.size, self.stored.checksum)
 
@@ -163,21 +161,22 @@ class _Claim:
 
 def _claims(past: Past, job: Job, area: JobArea, site: Site) -> Iterator[_Claim]:
     """What the journal says to be stored, as far as the job has such files and the site such places."""
-    places = places_of(past, site)
+    places, left = places_of(past, site), LeftFiles(area)
     declared = {file.lfn: file for file in (*job.outputs, *([job.log] if job.log is not None else []))}
-    for stored in past.stored:
+    for number, stored in enumerate(past.stored):
         file = declared.get(stored.lfn)
         way = next((way for way in places.get(stored.lfn, ()) if way.url == stored.url), None)
-        if file is not None and way is not None:
-            here = area.root / file.lfn if file is job.log else area.work / file.lfn
-            yield _Claim(file, stored, way, here, _is_regular(here))
+        if file is None or way is None:
+            continue
+        here = packed_log(file.lfn, area) if file is job.log else _here(file, left)
+        yield _Claim(file, stored, way, here, area.own_path / f"stored.{number}")
 
 
-def _is_regular(path: Path) -> bool:
+def _here(file: OutputFile, left: LeftFiles) -> Left | None:
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False
+        return left.find([file]).get(file.lfn)
+    except OutputMissing:
+        return None
 
 
 def _moved(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import uuid
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from pilot.runner.journal import Journal, Kind
 from pilot.runner.lending import Lent
 from pilot.runner.observing import Observer, gpu_sampler
 from pilot.runner.pod import Pod
+from pilot.runner.room import full
 from pilot.values.deadline import Deadline
-from pilot.values.errors import GpuLost, OutOfMemory, PayloadFailed
+from pilot.values.errors import DiskFull, GpuLost, OutOfMemory, PayloadFailed
 from pilot.values.events import events
 from pilot.values.job import Job
 from pilot.values.outcome import PayloadEnd
@@ -31,6 +33,8 @@ log = events(__name__)
 _LANE_LINGER_S = 5.0  # a payload that runs longer gets the memory of the lanes
 _SOFT_S = 10.0  # between the soft signal and KILL, where no grace period is running out
 _COLLECT_S = 10.0  # for what the kernel does not end at once
+_TAIL_BYTES = 4096
+_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
@@ -71,7 +75,9 @@ def execute(
                 until = pod.share("outputs", _COLLECT_S)
                 with pod.watchdog.waiting(until):
                     end = process.collect(until)
-    end = replace(end, memory=observer.memory, stopped=stopped, usage=observer.usage, gpu_lost=observer.lost)
+    end = replace(
+        end, memory=observer.memory, stopped=stopped, usage=observer.usage, gpu_lost=observer.lost, disk=full(area)
+    )
     _remember(end, pod.clock.monotonic() - began, pod.journal)
     return end
 
@@ -122,4 +128,7 @@ def judge(end: PayloadEnd | None, area: JobArea, stop: Stop) -> None:
         raise OutOfMemory(f"the kernel has killed the payload for its memory: {end.memory} were in use at its end")
     how = f"was ended by signal {-end.exit_code}" if end.exit_code < 0 else f"exited with {end.exit_code}"
     line = area.stderr_line()
-    raise PayloadFailed(f"the payload {how}" + (f"; its last words: {line}" if line else ""), end.exit_code)
+    words = f"; its last words: {line}" if line else ""
+    if end.disk or _NO_SPACE.search(area.stderr.tail(_TAIL_BYTES)):
+        raise DiskFull(f"the payload {how}: {end.disk or 'it found no space on a disk'}{words}")
+    raise PayloadFailed(f"the payload {how}{words}", end.exit_code)

@@ -33,7 +33,7 @@ def check_inputs(job: Job, pod: Pod) -> None:
 def stage_in(job: Job, plan: Plan, pod: Pod, area: JobArea, stop: Stop) -> None:
     """Every input lies in the work directory, verified; programs among them can be executed."""
     if job.secrets:
-        _write_secrets(job, area.work / SECRETS_NAME)
+        _write_secrets(job, area)
     documents = _documents(plan.documents, pod, area, stop) if plan.documents else {}
     transfers = plan.complete(documents)
     known = {one.name: one.size for one in transfers}
@@ -49,10 +49,10 @@ def stage_in(job: Job, plan: Plan, pod: Pod, area: JobArea, stop: Stop) -> None:
                 Path(end.route.destination.path).chmod(0o755)
 
 
-def _write_secrets(job: Job, file: Path) -> None:
+def _write_secrets(job: Job, area: JobArea) -> None:
     """The job's secrets, for its payload only: the name is the one that PanDA's users know."""
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(dict(job.secrets)), encoding="utf-8")
+    with closing(area.work_folder.create(SECRETS_NAME)) as file:
+        file.append(json.dumps(dict(job.secrets)).encode())
 
 
 class _Room:
@@ -79,8 +79,8 @@ class _Room:
 
 def _documents(urls: Iterable[Url], pod: Pod, area: JobArea, stop: Stop) -> Documents:
     """Metalinks, by URL: what each holds, or why it could not be had. They are the pilot's, not the payload's."""
-    folder = area.root / "metalinks"
-    folder.mkdir()
+    with area.fresh("metalinks") as made:
+        folder = made.path
     found: dict[Url, bytes | StageError] = {}
     transfers = [_document(url, folder / f"{number}.xml") for number, url in enumerate(urls)]
     with closing(ends_of(transfers, pod, pod.deadline, stop, count=_check_document)) as ends:

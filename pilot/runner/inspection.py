@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pilot.payload.process import tail
 from pilot.runner.area import JobArea
 
 MOST_BYTES = 2048
@@ -50,16 +49,13 @@ class Inspector:
         return looks[verb](path)
 
     def _inside(self, name: str) -> Path | None:
-        """A path of the work directory, or one of the job's own logs by its name; None for anything else."""
-        for log in (self._area.stdout, self._area.stderr, self._area.pilot_log):
-            if name == log.name:
-                return log
+        """A path of the work directory; None for anything else."""
         path = Path(os.path.realpath(self._area.work / name))
         return path if path.is_relative_to(os.path.realpath(self._area.work)) else None
 
     def _newest_tail(self) -> str:
         """The file's name in the first line, its end below."""
-        files = [self._area.stdout, self._area.stderr, *_files(self._area.work)]
+        files = [*_files(self._area.work)]
         times = [(_changed(file), file) for file in files if file.is_file()]
         if not times:
             return ""
@@ -68,9 +64,7 @@ class Inspector:
 
 
 def _tail(path: Path) -> str:
-    if not stat.S_ISREG(path.stat().st_mode):
-        return f"{path.name}: not a regular file"
-    return tail(path, MOST_BYTES)
+    return path.read_text()[-MOST_BYTES:]
 
 
 def _list(path: Path) -> str:

@@ -5,22 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
-from pilot.values.events import Redactor, TextFormatter, events
-
-log = events(__name__)
+from pilot.files.kept import KeptFile
+from pilot.values.events import Redactor, TextFormatter
 
 
 @contextlib.contextmanager
-def job_log(file: Path, redactor: Redactor) -> Iterator[None]:
+def job_log(file: KeptFile, redactor: Redactor) -> Iterator[None]:
     """Copy the pilot's log into ``file`` while the block lasts; no job fails for a log that cannot be written."""
-    try:
-        handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
-    except OSError as error:
-        log.warning("the job has no log of its own", file=file, why=error.strerror)
-        yield
-        return
+    handler = _Handler(file)
     handler.setLevel(logging.INFO)
     handler.setFormatter(TextFormatter(redactor))
     root = logging.getLogger("pilot")
@@ -29,5 +22,13 @@ def job_log(file: Path, redactor: Redactor) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
-        with contextlib.suppress(OSError):  # what a full disk has not taken is tried once more
-            handler.close()
+
+
+class _Handler(logging.Handler):
+    def __init__(self, file: KeptFile) -> None:
+        super().__init__()
+        self._file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # a disk that is full takes no log
+            self._file.append((self.format(record) + "\n").encode("utf-8", "replace"))

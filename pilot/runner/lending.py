@@ -7,6 +7,7 @@ paths are all that the payload's environment holds of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pilot.values.job import Job
 from pilot.values.stop import Stop
 
 _ANSWER_S = 120.0
+_PROXY = "payload.proxy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,6 @@ def _fetched(pod: Pod, area: JobArea, stop: Stop) -> Path:
             message.error if isinstance(message, Broken) else f"none within {_ANSWER_S:g} s: {pod.reporter.unanswered}"
         )
         raise NoPayloadCredential(f"no proxy for the payload: {why}")
-    file = area.root / "payload.proxy"
-    file.touch(mode=0o600)
-    file.write_text(message.text, encoding="ascii", errors="replace")
-    return file
+    with closing(area.root_folder.create(_PROXY)) as file:
+        file.append(message.text.encode("ascii", "replace"))
+    return area.root / _PROXY

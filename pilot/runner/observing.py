@@ -12,8 +12,8 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
+from pilot.files.kept import KeptFile
 from pilot.payload.sampler import Sampler
 from pilot.resources.gpu import Gpu, GpuSample, GpuSampler, Visible
 from pilot.resources.memory import MemoryGauge
@@ -77,7 +77,7 @@ class Observer:
         gauge: MemoryGauge | None,
         gpus: GpuSampler | None,
         journal: Journal,
-        file: Path,
+        file: KeptFile,
         tell: Callable[[Usage], None],
     ) -> None:
         """Samples go into ``file``, one JSON object a line; ``tell`` hears each new state of the usage."""
@@ -126,9 +126,9 @@ class Observer:
         sample = self._sampler.look()
         self._sampling = Deadline.after(self._sampler.interval_s)
         self.usage = self.usage.after(sample)
-        with contextlib.suppress(OSError), self._file.open("a", encoding="utf-8") as file:
-            gpus = [asdict(one) for one in self._seen]
-            file.write(json.dumps({**asdict(sample), **({"gpus": gpus} if gpus else {})}) + "\n")
+        gpus = [asdict(one) for one in self._seen]
+        with contextlib.suppress(OSError):
+            self._file.append((json.dumps({**asdict(sample), **({"gpus": gpus} if gpus else {})}) + "\n").encode())
         self._tell(self.usage)
 
     def _look_at_gpus(self, gpus: GpuSampler, *, last: bool) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import uuid
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pilot.runner.archives import make_archives
 from pilot.runner.area import JobArea
 from pilot.runner.journal import Kind
+from pilot.runner.left import Left, LeftFiles
 from pilot.runner.moving import LONGEST_S, ends_of
 from pilot.runner.past import Destinations, destinations_json, stored_json
 from pilot.runner.pod import Pod
@@ -20,7 +18,7 @@ from pilot.staging.lanes.obedience import Mercy, Obedience
 from pilot.staging.planning.plan import Way, local_url
 from pilot.staging.transfer import Moved, Transfer
 from pilot.values.deadline import Deadline
-from pilot.values.errors import Exists, OutputMissing, OutputTooLarge, StageError, Stopped, TransferFailed
+from pilot.values.errors import Exists, OutputTooLarge, StageError, Stopped, TransferFailed
 from pilot.values.events import events
 from pilot.values.job import Job, OutputFile
 from pilot.values.names import Lfn
@@ -40,15 +38,16 @@ class Parcel:
     """A file that is to be stored. ``overwrite``: what is there already is of this attempt, or may go."""
 
     file: OutputFile
-    path: Path
+    left: Left
     ways: Sequence[Way]
     overwrite: bool = False
 
     def transfer(self) -> Transfer:
         """What the lanes are asked for."""
-        source = local_url(self.path)
+        source = local_url(self.left.path)
         routes = tuple(way.route(source) for way in self.ways)
-        return Transfer(self.file.lfn, "out", routes, self.path.stat().st_size, overwrite=self.overwrite)
+        size, identity = self.left.size, self.left.identity
+        return Transfer(self.file.lfn, "out", routes, size, overwrite=self.overwrite, identity=identity)
 
     def renamed(self, job: Job) -> Parcel:
         """The same under a name that only this attempt uses, so that nobody else's file can be there."""
@@ -75,12 +74,13 @@ def stage_out(
     mercy = Mercy(lambda: _outputs_until(pod, stop), lambda: pod.share("save", SAVE_S), pod.hurry)
     try:
         with pod.watchdog.waiting(Deadline.after(LONGEST_S).sooner(pod.deadline)):
-            make_archives(job, area, done, Obedience(stop, mercy).check)
-        there = [file for file in job.outputs if file.lfn in done or _is_there(file, area.work / file.lfn)]
+            left = LeftFiles(area)
+            make_archives(job, area, left, done, Obedience(stop, mercy).check)
+            found = left.find([file for file in job.outputs if file.lfn not in done])
         parcels = [
-            Parcel(file, area.work / file.lfn, destinations[file.lfn], overwrite=file.lfn in begun)
-            for file in there
-            if file.lfn not in done
+            Parcel(file, found[file.lfn], destinations[file.lfn], overwrite=file.lfn in begun)
+            for file in job.outputs
+            if file.lfn in found
         ]
         _check_sizes(parcels, pod)
         policy = pod.settings.existing_output
@@ -89,7 +89,7 @@ def stage_out(
                 done[file.lfn] = file
     except Stopped as error:
         raise Stopped(f"{error}; {len(done)} of {len(job.outputs)} outputs were stored", error.code) from None
-    return tuple(done[file.lfn] for file in there)
+    return tuple(done[file.lfn] for file in job.outputs if file.lfn in done)
 
 
 def _outputs_until(pod: Pod, stop: Stop) -> Deadline:
@@ -97,24 +97,11 @@ def _outputs_until(pod: Pod, stop: Stop) -> Deadline:
     return pod.share("outputs", 0) if stop.reason in FROM_OUTSIDE else Deadline.after(0)
 
 
-def _is_there(file: OutputFile, path: Path) -> bool:
-    """Whether the payload left it: as a regular file, not as something that points out of the work directory."""
-    try:
-        mode = os.lstat(path).st_mode
-    except OSError:
-        if file.may_be_missing:
-            return False
-        raise OutputMissing(f"the payload left no output {file.lfn}") from None
-    if not stat.S_ISREG(mode):
-        raise OutputMissing(f"the payload left no output {file.lfn}: what has this name is not a regular file")
-    return True
-
-
 def _check_sizes(parcels: Sequence[Parcel], pod: Pod) -> None:
     """Refuse what nobody would take, before hours are spent on sending it."""
     most = pod.settings.max_output
     for parcel in parcels:
-        size = parcel.path.stat().st_size
+        size = parcel.left.size
         if most and size > most << 20:
             what = f"the output {parcel.file.lfn} has {size / (1 << 20):.1f} MiB"
             raise OutputTooLarge(f"{what}, and the setting max_output allows {most}")

@@ -16,6 +16,7 @@ twice, but never two that differ, and none that says ``finished`` of files that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +37,7 @@ from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.reporting import conclude
 from pilot.runner.runner import Reached, cause_of, end_job
 from pilot.values.deadline import Deadline
-from pilot.values.errors import JobError, NoStorage, OutOfMemory, PilotKilled
+from pilot.values.errors import JobError, NoStorage, NoWorkDirectory, OutOfMemory, PilotKilled
 from pilot.values.events import events
 from pilot.values.hpo import PointWork
 from pilot.values.job import Job
@@ -88,16 +89,27 @@ class _NotToldError(Exception):
 
 def _end(past: Past, area: JobArea | None, resources: Resources, pod: Pod, find_site: FindSite) -> bool:
     """The end of a job that is ours, and has none at the server. Raises _NotToldError."""
-    if past.final is not None:
-        if not _is_good(past.final) or _is_true(past, past.final, area, pod, find_site):
-            return _repeat(past, past.final, area, pod)
-        log.error("its final says finished, and that is not what is found: not said", job=past.job_id)
-    with Stop(pod.stop) as stop:
-        pod.reporter.follow(_followed(past, stop, pod))
-        if past.job is None or area is None:
-            return _refuse(past, area, pod)
-        with job_log(area.pilot_log, pod.redactor):
-            return _finish(past, past.job, area, resources, _at(find_site(pod), pod), stop)
+    opened = _reopened(area)
+    with opened or nullcontext():
+        if past.final is not None:
+            if not _is_good(past.final) or _is_true(past, past.final, opened, pod, find_site):
+                return _repeat(past, past.final, area, pod)
+            log.error("its final says finished, and that is not what is found: not said", job=past.job_id)
+        with Stop(pod.stop) as stop:
+            pod.reporter.follow(_followed(past, stop, pod))
+            if past.job is None or opened is None:
+                return _refuse(past, area, pod)
+            with job_log(opened.log, pod.redactor):
+                return _finish(past, past.job, opened, resources, _at(find_site(pod), pod), stop)
+
+
+def _reopened(area: JobArea | None) -> JobArea | None:
+    """The job's directory, open; None where nothing of it is left to be used."""
+    try:
+        return area.reopened() if area is not None else None
+    except NoWorkDirectory as error:
+        log.warning("nothing of the job is left here", why=str(error))
+        return None
 
 
 def _is_good(final: Mapping[str, Any]) -> bool:
@@ -186,7 +198,7 @@ def _finish(past: Past, job: Job, area: JobArea, resources: Resources, pod: Pod,
     try:
         _check(past)
         if job.hpo is not None:
-            end = _settled(replace(past, points=points_of(past, area)), job, job.hpo, area, pod)
+            end = _settled(replace(past, points=points_of(past, area, pod)), job, job.hpo, area, pod)
             job, places = with_metrics(job, places, recorded(job, places), pod)
             reached = replace(reached, payload=end, destinations=places)
             past = replace(past, payload=end)

@@ -54,11 +54,11 @@ def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
     identity = telling.identity(job.id, job.attempt, pod.settings, pod.site.queue, __version__)
     try:
         pod.journal.must(Kind.TAKEN, job=job.id, attempt=job.attempt, identity=identity, **past.taken(job, area))
-        area.make()
+        area.made()
     except (JournalBroken, NoWorkDirectory) as error:
         refuse(job.id, job.attempt, error, pod)
         raise SiteError(str(error)) from error
-    with job_log(area.pilot_log, pod.redactor), Stop(pod.stop) as stop:
+    with area, job_log(area.log, pod.redactor), Stop(pod.stop) as stop:
         for secret in job.secrets.values():
             pod.redactor.learn(secret)
         log.info("job acquired", job=job.id, attempt=job.attempt, area=area.root)

@@ -1,13 +1,23 @@
-"""The log tarball: pilot log, payload stdout and stderr, job report, usage, and what is saved of a stopped payload."""
+"""The log tarball: pilot log, payload stdout and stderr, job report, usage, and what is saved of a stopped payload.
+
+Nothing in it is opened by a name that the payload could have given to another file, and no secret that the pilot
+knows is in it.
+"""
 
 from __future__ import annotations
 
+import io
+import os
 import tarfile
+import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import BinaryIO
 
-from pilot.runner.area import JobArea
+from pilot.files.folder import reader
+from pilot.files.opening import folder_of, open_file
+from pilot.runner.area import LOG, POINTS, REPORT, STDERR, STDOUT, USAGE, JobArea
+from pilot.values.events import Redactor
 
 MOST_BYTES = 100 << 20
 """A file above this is cut in its middle: the beginning and the end tell what happened."""
@@ -15,49 +25,82 @@ MOST_BYTES = 100 << 20
 _PIECE = 1 << 20
 
 
-def pack(area: JobArea, target: Path, folder: str, saved: Sequence[Path] = (), most_bytes: int = MOST_BYTES) -> None:
-    """Write the gzipped tarball ``target``; its members stand in ``folder``. OSError if that cannot be done.
+def pack(
+    area: JobArea,
+    target: BinaryIO,
+    folder: str,
+    redactor: Redactor,
+    report: bytes = b"",
+    saved: Sequence[str] = (),
+    most_bytes: int = MOST_BYTES,
+) -> None:
+    """Write the gzipped tarball to ``target``; its members stand in ``folder``. OSError if that cannot be done.
 
-    ``saved`` are files of the work directory, whole and last: below ``folder/saved``. The others are cut to
-    ``most_bytes``; less than `MOST_BYTES` means haste.
+    ``report`` is the content of the job report, ``saved`` are files of the work directory, whole and last: below
+    ``folder/saved``. The others are cut to ``most_bytes``; less than `MOST_BYTES` means haste.
     """
     level = 1 if saved or most_bytes < MOST_BYTES else 6
-    with tarfile.open(target, "w:gz", compresslevel=level) as tar:
-        for file in (area.pilot_log, area.stdout, area.stderr, area.report, area.usage):
-            if file.is_file():
-                _add(tar, file, f"{folder}/{file.name}", most_bytes)
-        for file in area.evaluations():
-            _add(tar, file, f"{folder}/{file.relative_to(area.root)}", most_bytes)
-        for file in saved:
-            _add(tar, file, f"{folder}/saved/{file.relative_to(area.work)}", None)
+    with tarfile.open(fileobj=target, mode="w:gz", compresslevel=level) as tar:
+        for name, file in ((LOG, area.log), (STDOUT, area.stdout), (STDERR, area.stderr), (USAGE, area.usage)):
+            _add(tar, os.dup(file.fileno()), f"{folder}/{name}", redactor, most_bytes)
+        _add_bytes(tar, report, f"{folder}/{REPORT}", redactor)
+        for found in area.evaluations():
+            _add(tar, open_file(found.name, at=found.at), f"{folder}/{POINTS}/{found.path}", redactor, most_bytes)
+        for path in saved:
+            with folder_of(path, at=area.work_folder.fd) as (at, name):
+                _add(tar, open_file(name, at=at), f"{folder}/saved/{path}", redactor, None)
 
 
-def _add(tar: tarfile.TarFile, file: Path, name: str, most_bytes: int | None) -> None:
+def size_bytes(area: JobArea, saved: Sequence[str], most_bytes: int = MOST_BYTES) -> int:
+    """How large the tarball can become."""
+    sizes = [min(file.size(), most_bytes) for file in (area.log, area.stdout, area.stderr, area.usage)]
+    sizes += [min(found.status.st_size, most_bytes) for found in area.evaluations()]
+    for path in saved:
+        with suppress(OSError), folder_of(path, at=area.work_folder.fd) as (at, name):
+            sizes.append(os.stat(name, dir_fd=at, follow_symlinks=False).st_size)
+    return sum(sizes)
+
+
+def _add(tar: tarfile.TarFile, descriptor: int, name: str, redactor: Redactor, most_bytes: int | None) -> None:
     """One member of a fixed size: the pilot's log still grows while it is packed. None: whole, whatever its size."""
-    with file.open("rb") as stream:
-        info = tar.gettarinfo(arcname=name, fileobj=stream)
-        info.uid = info.gid = 0
-        info.uname = info.gname = ""
-        if most_bytes is None or info.size <= most_bytes:
-            tar.addfile(info, stream)
-            return
-        half = most_bytes // 2
-        note = f"\n\n[{info.size - 2 * half} bytes left out here]\n\n".encode()
-        source = _Joined(_ends(stream, info.size, half, note))
-        info.size = 2 * half + len(note)
-        tar.addfile(info, source)  # type: ignore[arg-type]  # of a file it only wants `read`
+    with reader(descriptor) as stream:
+        size = os.fstat(descriptor).st_size
+        info = _member(name, size, os.fstat(descriptor).st_mtime)
+        stream.seek(0)  # it is shared with whoever wrote it, and only we still read
+        pieces = _first(stream, size)
+        if most_bytes is not None and size > most_bytes:
+            half = most_bytes // 2
+            note = f"\n\n[{size - 2 * half} bytes left out here]\n\n".encode()
+            info.size = 2 * half + len(note)
+            pieces = _ends(stream, size, half, note)
+        tar.addfile(info, redactor.stream(_Joined(pieces)))
+
+
+def _add_bytes(tar: tarfile.TarFile, content: bytes, name: str, redactor: Redactor) -> None:
+    stream = redactor.stream(io.BytesIO(content))
+    tar.addfile(_member(name, len(content), time.time()), stream)
+
+
+def _member(name: str, size: int, changed: float) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, int(changed), 0o644
+    return info
+
+
+def _first(stream: BinaryIO, size: int) -> Iterator[bytes]:
+    """So many bytes of a file that may grow; zeros where it has become shorter."""
+    while size > 0:
+        piece = stream.read(min(_PIECE, size)) or bytes(min(_PIECE, size))
+        size -= len(piece)
+        yield piece
 
 
 def _ends(stream: BinaryIO, size: int, half: int, note: bytes) -> Iterator[bytes]:
     """Beginning, note and end, in pieces: a log never stands in our memory."""
-    for start in (0, size - half):
-        stream.seek(start)
-        left = half
-        while left and (piece := stream.read(min(_PIECE, left))):
-            left -= len(piece)
-            yield piece
-        if start == 0:
-            yield note
+    yield from _first(stream, half)
+    yield note
+    stream.seek(size - half)
+    yield from _first(stream, half)
 
 
 class _Joined:
@@ -67,7 +110,7 @@ class _Joined:
         self._pieces = pieces
         self._rest = b""
 
-    def read(self, count: int) -> bytes:
+    def read(self, count: int, /) -> bytes:
         """So many bytes; less at the end only."""
         while len(self._rest) < count and (piece := next(self._pieces, b"")):
             self._rest += piece

@@ -28,11 +28,13 @@ class Side(NamedTuple):
     """One end of a copy: its URL, and what goes with requests to that origin: a bearer token, or a certificate.
 
     ``token`` is the text itself, ``certificate`` the path of a PEM file with certificate and key; "" for none.
+    ``identity`` is device and inode of a local source, where another file in its place is not to be sent.
     """
 
     url: str
     token: str = ""
     certificate: str = ""
+    identity: tuple[int, int] | None = None
 
     @property
     def scheme(self) -> str:
@@ -80,7 +82,9 @@ class Order(NamedTuple):
 def side(message: Mapping[str, Any], which: str) -> Side:
     """One end of a request: its URL, and the credential that the message names for it, by path."""
     credential = (message.get("credential") or {}).get(which) or {}
-    return Side(message[which], _read_token(credential.get("token_file", "")), credential.get("certificate", ""))
+    token, certificate = _read_token(credential.get("token_file", "")), credential.get("certificate", "")
+    identity = message.get("identity") if which == "source" else None
+    return Side(message[which], token, certificate, tuple(identity) if identity else None)
 
 
 @functools.cache

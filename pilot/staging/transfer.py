@@ -56,6 +56,7 @@ class Transfer:
         overwrite: a destination that is there already is replaced. Otherwise one with the same bytes will do,
             and one with others fails the transfer (`Exists`).
         link: a hard link may stand for a copy of a local file that we could not change.
+        identity: device and inode of a local source: another file that has its path by now is not sent.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Transfer:
     checksum: Checksum | None = None
     overwrite: bool = False
     link: bool = field(default=False)
+    identity: tuple[int, int] | None = None
 
     @classmethod
     def plain(

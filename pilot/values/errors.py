@@ -25,8 +25,8 @@
         ├── InternalError       a fault of the pilot itself
         ├── StageError          a file could not be moved (FileMissing, Mismatch, Stalled,
         │                       NoSpace, Denied, NoCredential, Exists, Unreachable, TransferFailed)
-        ├── PayloadError        the payload failed (PayloadFailed, PayloadNotStarted, EvaluationsFailed, OutputMissing,
-        │                       OutputTooLarge)
+        ├── PayloadError        the payload failed (PayloadFailed, DiskFull, PayloadNotStarted, EvaluationsFailed,
+        │                       OutputMissing, OutputTooLarge)
         └── Stopped             somebody asked for a stop (GivenAway: the attempt is not ours any more)
 
 A step raises; an error is caught where a decision is taken, and nowhere else. The codes are those of
@@ -351,6 +351,12 @@ class PayloadFailed(PayloadError):
     def code(self) -> int:
         """1328 for a segmentation fault, else 1305."""
         return 1328 if self.payload_exit_code == -11 else self._code
+
+
+class DiskFull(PayloadError):
+    """The payload failed, and the disk is full (1098: too little local disk)."""
+
+    _code = 1098
 
 
 class EvaluationsFailed(PayloadError):

@@ -55,7 +55,7 @@ class PayloadEnd:
     finished, whatever its exit code. ``cpu_s`` also counts the orphans that the pilot waited for;
     ``leftovers`` are the processes that it left behind when it ended by itself, ``survivors`` those that
     could not be ended. ``usage`` is what its samples sum up to,
-    ``gpu_lost`` why a GPU of it is no more.
+    ``gpu_lost`` why a GPU of it is no more, ``disk`` how full the disk was at its end, if it was full.
     """
 
     exit_code: int
@@ -67,6 +67,7 @@ class PayloadEnd:
     leftovers: int = 0
     usage: Usage | None = None
     gpu_lost: str = ""
+    disk: str = ""
     points: PointsEnd | None = None
 
 

@@ -209,7 +209,10 @@ def test_a_library_that_hangs_costs_its_limit_and_the_pilot_goes_on_without_gpus
 def test_a_gpu_lost_in_a_job_fails_it_with_the_reason(serve, gpu_pod, nvml):
     job = serve.submit(command="sleep 600", gpus=1)
     pilot = gpu_pod("--max-jobs", 1)
-    until(lambda: [one for one in pilot.work.glob("job-*/usage.jsonl") if "gpus" in one.read_text()], what="a sample")
+    until(
+        lambda: [one for one in pilot.work.glob("pilot/job-*/usage.jsonl") if "gpus" in one.read_text()],
+        what="a sample",
+    )
     nvml.says(LOST)
     assert pilot.wait() == 0
     status = serve.ended(job)

@@ -22,7 +22,8 @@ def seconds_to_exit(pilot):
 def began(pilot):
     """Wait until the payload has said so: its traps are set then."""
     until(
-        lambda: any("began" in one.read_text() for one in pilot.work.glob("job-*/payload.stdout")), what="the payload"
+        lambda: any("began" in one.read_text() for one in pilot.work.glob("pilot/job-*/payload.stdout")),
+        what="the payload",
     )
 
 

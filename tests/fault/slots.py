@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
+from pilot.files.folder import Folder
 from pilot.payload.process import PayloadProcess
 from pilot.payload.procfs import look
 from pilot.payload.tree import Strays, become_subreaper
@@ -64,7 +65,7 @@ class Slots:
         work.mkdir(exist_ok=True)
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
         self.running[number] = PayloadProcess(
-            text, work, environment, work / "stdout", work / "stderr",
+            text, work, environment, Folder.at(work).create("stdout"), Folder.at(work).create("stderr"),
             mark=uuid4().hex, ours=self.pids, alone=False, leftovers_s=0.2,
         )  # fmt: skip
         return self.running[number]

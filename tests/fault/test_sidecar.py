@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pilot.files.folder import Folder
 from pilot.payload.sidecar import Sidecar, SidecarEvaluation, find_sidecars
 from pilot.values.deadline import Deadline
 from pilot.values.errors import PayloadNotStarted
@@ -329,10 +330,11 @@ def test_nothing_that_a_payload_plants_is_followed(runners, tmp_path):
     one = evaluation(sidecar, f"rm ../payload.stdout; ln -s {shlex.quote(str(ours))} ../payload.stdout")
     assert one.wait(Deadline.after(30))
     one.collect()
-    one.fetch(tmp_path / "stdout", tmp_path / "stderr")
+    with Folder.at(tmp_path) as folder:
+        one.fetch(folder.create("stdout"), folder.create("stderr"))
     # Then: it was neither written to nor fetched
     assert ours.read_text() == "secret"
-    assert not (tmp_path / "stdout").exists()
+    assert (tmp_path / "stdout").read_text() == ""
     assert (tmp_path / "stderr").read_text() == ""
 
 

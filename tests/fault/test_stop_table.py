@@ -87,7 +87,7 @@ def given(cell):
 
 def runs(cell):
     """The payload has said that it is ready."""
-    return any("ready" in one.read_text() for one in cell.work.glob("job-*/payload.stdout"))
+    return any("ready" in one.read_text() for one in cell.work.glob("pilot/job-*/payload.stdout"))
 
 
 PHASES = (

@@ -95,7 +95,7 @@ class Job:
 
     @property
     def area(self) -> Path | None:
-        return next(self.work.glob("job-*"), None)
+        return next(self.work.glob("pilot/job-*"), None)
 
     def samples(self):
         """The lines of usage.jsonl so far."""

@@ -130,6 +130,7 @@ import os, signal, sys, threading, time
 from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
+from pilot.files.folder import Folder
 from pilot.payload.process import PayloadProcess
 from pilot.runner.watchdog import Watchdog
 from pilot.values.stop import Stop
@@ -139,7 +140,8 @@ running = []
 for number in range(4):
     running.append(PayloadProcess(
         "(setsid sleep 600 & echo $! >>pids); echo $$ >>pids; exec sleep 600", folder, {"PATH": os.environ["PATH"]},
-        folder / "o", folder / "e", mark=uuid4().hex, ours=lambda: [one.pid for one in running], alone=False,
+        Folder.at(folder).create("o"), Folder.at(folder).create("e"),
+        mark=uuid4().hex, ours=lambda: [one.pid for one in running], alone=False,
     ))
     while len((folder / "pids").read_text().split() if (folder / "pids").exists() else ()) < 2 * number + 2:
         time.sleep(0.01)

@@ -5,12 +5,14 @@ import math
 import os
 import re
 import tarfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilot.files.folder import Folder
 from pilot.runner.hpo import snapshot
 from pilot.runner.hpo.progress import Progress
 from pilot.runner.hpo.verdict import Kind, Verdict, judge, left_behind
@@ -26,8 +28,9 @@ WORK = PointWork(1, "true", Lfn("input.json"), Lfn("output.json"), Lfn("meta.jso
 def verdict_on(folder: Path, answer: str | None, code: int = 0, stderr: str = "", **end: object) -> Verdict:
     if answer is not None:
         (folder / "output.json").write_text(answer)
-    (folder / "stderr").write_text(stderr)
-    return judge(folder, WORK, PayloadEnd(code, **end), folder / "stderr")
+    with Folder.at(folder) as top, closing(top.create("stderr")) as file:
+        file.append(stderr.encode())
+        return judge(folder, WORK, PayloadEnd(code, **end), file)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def test_steps_are_counted_where_the_pattern_names_none(tmp_path: Path):
 
 
 def packed(work: Path, paths: tuple[str, ...], target: Path, most: int = 1 << 20) -> str | None:
-    return snapshot.pack(work, paths, target, most, Deadline.never())
+    return snapshot.pack(lambda: Folder.at(work), paths, target, most, Deadline.never())
 
 
 def test_a_snapshot_holds_what_was_listed_and_comes_back(tmp_path: Path):

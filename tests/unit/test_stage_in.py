@@ -28,7 +28,7 @@ def limited(tmp_path):
 
 def staged(job, pod):
     area = JobArea.choose(pod.work, job.id, job.attempt)
-    area.make()
+    area.made()
     check_inputs(job, pod)
     stage_in(job, make_plan(job, pod.site, area.work, Trust()), pod, area, pod.stop)
     return area

@@ -10,6 +10,7 @@ from pilot.runner.archives import make_archives
 from pilot.runner.area import JobArea
 from pilot.runner.journal import Kind, read
 from pilot.runner.lastfile import store_log
+from pilot.runner.left import LeftFiles
 from pilot.runner.outputs import stage_out
 from pilot.runner.past import destinations_from, destinations_json, taken, tell
 from pilot.staging.planning.plan import Trust, make_plan
@@ -41,7 +42,7 @@ class Bench:
         self.pod, self.job = pod, job
         self.area = JobArea.choose(pod.work, job.id, job.attempt)
         pod.journal.must(Kind.TAKEN, job=7, attempt=2, identity={}, **taken(job, self.area))
-        self.area.make()
+        self.area.made()
         for name, content in files.items():
             (self.area.work / name).write_bytes(content)
         self.destinations = make_plan(job, SITE, self.area.work, Trust()).destinations
@@ -103,7 +104,8 @@ def test_a_next_life_goes_on_at_the_renamed_place(renaming):
     past = renaming.past
     assert past.destinations["a"][0].url == place("a") + ".7.2"
     renaming.pod.lanes.put(place("a") + ".7.2", b"half of i")
-    stored = stage_out(past.job, past.destinations, (), renaming.pod, past.area, renaming.pod.stop, past.storing)
+    with past.area.reopened() as area:
+        stored = stage_out(past.job, past.destinations, (), renaming.pod, area, renaming.pod.stop, past.storing)
     assert stored[0].url == place("a") + ".7.2"
     assert renaming.pod.lanes.content(place("a")) == b"somebody else's"
 
@@ -178,7 +180,7 @@ def test_the_same_files_give_the_same_archive_in_any_life(tmp_path):
         bench = zipping(pod)
         made = []
         for job in (bench.job, bench.past.job):
-            make_archives(job, bench.area, (), lambda: None)
+            make_archives(job, bench.area, LeftFiles(bench.area), (), lambda: None)
             made.append((bench.area.work / "all.zip").read_bytes())
             (bench.area.work / "all.zip").unlink()
         assert made[0] == made[1]

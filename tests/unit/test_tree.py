@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilot.files.folder import Folder
 from pilot.payload.process import PayloadProcess
 from pilot.payload.procfs import MARK_NAME, boot_id, look, parse_stat, pid_namespace, snapshot
 from pilot.payload.subgroup import Subgroup
@@ -155,9 +156,9 @@ def test_whoever_asks_and_its_ancestors_are_never_signalled():
 
 
 def payload(tmp_path, text, **more):
-    return PayloadProcess(
-        text, tmp_path, {"PATH": os.environ["PATH"]}, tmp_path / "stdout", tmp_path / "stderr", **more
-    )
+    with Folder.at(tmp_path) as folder:
+        printed = folder.create("stdout"), folder.create("stderr")
+    return PayloadProcess(text, tmp_path, {"PATH": os.environ["PATH"]}, *printed, **more)
 
 
 def test_without_being_a_subreaper_what_is_left_is_found_by_session_and_mark(tmp_path):
@@ -175,6 +176,7 @@ def test_without_being_a_subreaper_what_is_left_is_found_by_session_and_mark(tmp
 SUBREAPER = """
 import json, os, subprocess, sys
 from pathlib import Path
+from pilot.files.folder import Folder
 from pilot.payload.process import PayloadProcess
 from pilot.payload.procfs import look
 from pilot.payload.tree import become_subreaper
@@ -187,7 +189,8 @@ lane = []
 text = "for i in 1 2 3; do (setsid sleep 0.1 &); done; (setsid sleep 600 &); sleep 0.5; exit 5"
 environment = {"PATH": os.environ["PATH"]}
 process = PayloadProcess(
-    text, folder, environment, folder / "o", folder / "e", mark="ab" * 16, ours=lambda: [ended.pid, *lane]
+    text, folder, environment, Folder.at(folder).create("o"), Folder.at(folder).create("e"),
+    mark="ab" * 16, ours=lambda: [ended.pid, *lane],
 )
 running = subprocess.Popen(["sh", "-c", "sleep 600; exit 0"], start_new_session=True)
 lane.append(running.pid)

@@ -33,7 +33,9 @@ def point_service(
     job_id: int, asked: PointWork, book: Book, pod: Pod, area: JobArea, threads: int
 ) -> Iterator[PointService]:
     """A service that runs during the block."""
-    asker = Asker(job_id, asked, area.root, pod.settings.checkpoint_limit << 20)
+    with area.fresh("checkpoints") as folder:
+        checkpoints = folder.path
+    asker = Asker(job_id, asked, checkpoints, pod.settings.checkpoint_limit << 20)
 
     def silent() -> bool:
         return pod.reporter.silent_s > pod.settings.lease

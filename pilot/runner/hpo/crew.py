@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from pilot.payload.environment import payload_environment
@@ -28,6 +29,7 @@ from pilot.runner.hpo.verdict import Kind, Verdict
 from pilot.runner.lending import Lent
 from pilot.runner.pod import Pod
 from pilot.values.deadline import Deadline
+from pilot.values.errors import PayloadNotStarted
 from pilot.values.events import events
 from pilot.values.hpo import PointWork
 from pilot.values.job import Job
@@ -94,7 +96,7 @@ class Crew:
     def start(self, lease: Lease, slot: Slot, attempt: int, limit: Deadline) -> Evaluation:
         """Begin an evaluation. Raises PayloadNotStarted, JournalBroken."""
         root = self._area.root / "points" / f"{lease.id}.{attempt}"
-        folder = Folder(root, (slot.sidecar.root if slot.sidecar else root) / "workDir")
+        folder = self._folder(root, lease, slot)
         timeout = Deadline.after(self._asked.timeout_s) if self._asked.timeout_s else Deadline.never()
         until = timeout.sooner(limit)
         files.prepare(folder, lease, self._asked, self._given, self._context(lease, slot, attempt, until))
@@ -108,6 +110,15 @@ class Crew:
         slot.busy = True
         log.info("evaluation started", point=lease.id, slot=slot.number, device=slot.device, attempt=attempt)
         return evaluation
+
+    def _folder(self, root: Path, lease: Lease, slot: Slot) -> Folder:
+        """Raises PayloadNotStarted."""
+        top = slot.sidecar.root if slot.sidecar else self._area.root.parent
+        work = (slot.sidecar.root if slot.sidecar else root) / "workDir"
+        try:
+            return Folder(root, work, top, *self._area.printed(root.name))
+        except OSError as error:
+            raise PayloadNotStarted(f"no files for the output of point {lease.id}: {error.strerror}") from error
 
     def ended(self) -> Iterator[Evaluation]:
         """Those that have ended."""

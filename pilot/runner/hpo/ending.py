@@ -45,7 +45,7 @@ def wind_up(
         if asked.checkpoints is not None:
             limit = pod.share("outputs", _SAVE_S)
             for evaluation in interrupted:
-                service.save(evaluation.lease, evaluation.folder.work, loop.digest(evaluation), limit)
+                service.save(evaluation.lease, evaluation.folder.open_work, loop.digest(evaluation), limit)
     limit = pod.share("outputs", _STRAYS_S).sooner(Deadline.after(_STRAYS_S))
     with pod.watchdog.waiting(limit):
         leftovers, survivors = crew.strays.sweep(limit, _LEFTOVERS_S)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from pilot.runner.hpo.book import Book, Lease, Tally
 from pilot.runner.hpo.crew import Evaluation
+from pilot.runner.hpo.files import Folder
 from pilot.runner.hpo.service import PointService
 from pilot.runner.hpo.slots import Slot, Slots
 from pilot.runner.hpo.supply import Supply
@@ -36,7 +36,7 @@ class Ends:
         tally: Tally,
         pod: Pod,
         stop: Stop,
-        metrics: Callable[[Path, Lease], Lfn | None],
+        metrics: Callable[[Folder, Lease], Lfn | None],
     ) -> None:
         """``metrics`` packs what an evaluation has left of them."""
         self.avoid: dict[str, set[int]] = {}
@@ -90,7 +90,7 @@ class Ends:
         if found.pruned:
             self._tally.pruned.add(lease.id)
         self._tally.meta |= found.meta
-        if evaluation is not None and (name := self._metrics(evaluation.folder.work, lease)) is not None:
+        if evaluation is not None and (name := self._metrics(evaluation.folder, lease)) is not None:
             self._tally.metrics.append(name)
         self._service.close(lease, loss)
 

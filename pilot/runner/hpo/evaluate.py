@@ -51,7 +51,7 @@ def evaluate(
     walltime = Deadline.after(job.walltime_s, pod.clock) if job.walltime_s else Deadline.never(pod.clock)
     limit = walltime.sooner(pod.deadline)
     slots = plan_slots(job, equipment, pod.settings, sidecars)
-    given = supplies(asked, [file.lfn for file in job.inputs], area.work, area.root)
+    given = supplies(asked, [file.lfn for file in job.inputs], area)
     devices = ",".join(slot.device for slot in slots.all)
     log.info("evaluating points", task=asked.task_id, slots=len(slots.all), devices=devices)
     book = Book(pod.journal)

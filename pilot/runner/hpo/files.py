@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pilot.files import folder as files
+from pilot.files import trees
+from pilot.files.kept import KeptFile
+from pilot.files.opening import open_beneath
+from pilot.runner.area import JobArea
 from pilot.runner.hpo import snapshot
 from pilot.runner.hpo.book import Lease
+from pilot.values.deadline import Deadline
 from pilot.values.errors import PayloadNotStarted, TransferFailed
 from pilot.values.events import events
 from pilot.values.hpo import PointWork
@@ -22,40 +28,49 @@ log = events(__name__)
 CONTEXT = "hpo_context.json"
 STOP = "stop"
 
+_COPY_S = 600.0
+_REMOVE_S = 600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """The directory of one attempt of one point. ``work`` is where its evaluation starts."""
+    """The directory of one attempt of one point, and its output, which lies elsewhere.
+
+    ``work`` is where its evaluation starts; it lies below ``top``, whose path no evaluation can change.
+    """
 
     root: Path
     work: Path
+    top: Path
+    stdout: KeptFile
+    stderr: KeptFile
 
     @property
     def scratch(self) -> Path:
         """Its TMPDIR."""
         return self.root / "tmp"
 
-    @property
-    def stdout(self) -> Path:
-        """Its standard output."""
-        return self.root / "stdout"
-
-    @property
-    def stderr(self) -> Path:
-        """Its standard error."""
-        return self.root / "stderr"
+    def open_work(self) -> files.Folder:
+        """The directory that it works in, opened through no link. Raises OSError."""
+        return files.Folder(open_beneath(str(self.top), str(self.work.relative_to(self.top))))
 
     def ask_to_stop(self) -> None:
         """Let an evaluation know that looks for it."""
         try:
-            (self.work / STOP).touch()
+            with self.open_work() as work:
+                work.create(STOP, 0o644).close()
         except OSError as error:
             log.warning("an evaluation could not be told by file to stop", why=error.strerror)
 
     def clear(self) -> None:
         """Remove all but what it has printed."""
         for folder in (self.work, self.scratch):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
+
+    def close(self) -> None:
+        """Close its output."""
+        self.stdout.close()
+        self.stderr.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +86,19 @@ class Supplies:
     sandbox: Path | None
 
 
-def supplies(asked: PointWork, inputs: Sequence[Lfn], work: Path, root: Path) -> Supplies:
+def supplies(asked: PointWork, inputs: Sequence[Lfn], area: JobArea) -> Supplies:
     """Unpack the sandbox, once for all. Raises TransferFailed for an archive that cannot be unpacked."""
-    data = [work / lfn for lfn in inputs if lfn != asked.sandbox]
+    data = [area.work / lfn for lfn in inputs if lfn != asked.sandbox]
     if asked.sandbox is None:
         return Supplies(data, None)
-    folder = root / "sandbox"
-    folder.mkdir()
     try:
-        with tarfile.open(work / asked.sandbox) as tar:
-            tar.extractall(folder, filter="data")
+        with area.fresh("sandbox") as folder:
+            unpacked = folder.path
+        with area.work_folder.open(asked.sandbox) as stream, tarfile.open(fileobj=stream) as tar:
+            tar.extractall(unpacked, filter="data")
     except (OSError, tarfile.TarError, EOFError) as error:
         raise TransferFailed(f"the sandbox {asked.sandbox} cannot be unpacked: {error}", "in") from None
-    return Supplies(data, folder)
+    return Supplies(data, unpacked)
 
 
 def prepare(folder: Folder, lease: Lease, asked: PointWork, given: Supplies, context: Mapping[str, Any]) -> None:
@@ -95,11 +110,10 @@ def prepare(folder: Folder, lease: Lease, asked: PointWork, given: Supplies, con
     try:
         folder.root.mkdir(parents=True, exist_ok=True)
         folder.scratch.mkdir()
-        shutil.rmtree(folder.work, ignore_errors=True)
+        _remove(folder.work)
+        folder.work.mkdir()
         if given.sandbox is not None:
-            shutil.copytree(given.sandbox, folder.work, symlinks=True)
-        else:
-            folder.work.mkdir()
+            _copy(given.sandbox, folder)
         for data in given.inputs:
             _bring(data, folder.work / data.name, link=own)
         if lease.checkpoint is not None:
@@ -109,8 +123,25 @@ def prepare(folder: Folder, lease: Lease, asked: PointWork, given: Supplies, con
         for name, files in asked.data_lists.items():
             _write(folder.work / name, list(files))
         _write(folder.work / CONTEXT, {**context, "resume": lease.checkpoint is not None})
-    except (OSError, shutil.Error, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise PayloadNotStarted(f"the directory of point {lease.id} could not be made: {error}") from None
+
+
+def _copy(sandbox: Path, folder: Folder) -> None:
+    with files.Folder.at(sandbox) as source, folder.open_work() as work:
+        if left := trees.copy(source.fd, work.fd, Deadline.after(_COPY_S)):
+            raise OSError(f"the sandbox could not be copied: {left}")
+
+
+def _remove(folder: Path) -> None:
+    """A directory of an evaluation, whatever it looks like by now."""
+    try:
+        with files.Folder.at(folder.parent) as parent:
+            left = parent.remove(folder.name, Deadline.after(_REMOVE_S))
+    except OSError as error:
+        left = str(error)
+    if left:
+        log.warning("left behind", path=folder, why=left)
 
 
 def _make_executable(command: str, work: Path) -> None:

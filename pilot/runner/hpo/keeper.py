@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pilot.files.folder import Folder
 from pilot.panda.checkpoints import CheckpointClient
 from pilot.runner.hpo.snapshot import pack
 from pilot.values.deadline import Deadline
@@ -53,14 +54,15 @@ class Keeper:
         self,
         client: CheckpointClient,
         point: str,
-        work: Path,
+        work: Callable[[], Folder],
         known: str,
         limit: Deadline,
         is_over: Callable[[], bool],
     ) -> str | None:
-        """Save what is in ``work``, unless its digest is ``known``; the digest, None where nothing could be saved.
+        """Save what is in the directory that ``work`` opens; its digest, None where nothing could be saved.
 
-        ``is_over`` says whether the point has its loss by now: then it needs no checkpoint any more.
+        Nothing is done for a digest that is ``known``. ``is_over`` says whether the point has its loss by now: then
+        it needs no checkpoint any more.
         """
         task, archive = self._work.task_id, self._folder / f"{self._work.task_id}_{point}"
         if self._work.checkpoints is None:

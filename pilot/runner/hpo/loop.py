@@ -198,7 +198,7 @@ class PointLoop:
             self._crew.ask_to_end(evaluation, Verdict(Kind.TIMEOUT, why=why))
         elif evaluation.look_at.expired() and not evaluation.saving:
             self._crew.looked(evaluation)
-            self._service.save(evaluation.lease, evaluation.folder.work, self.digest(evaluation), self._limit)
+            self._service.save(evaluation.lease, evaluation.folder.open_work, self.digest(evaluation), self._limit)
 
     def digest(self, evaluation: Evaluation) -> str:
         """Of the checkpoint that the server has of its point; "" for none."""
@@ -233,4 +233,5 @@ class PointLoop:
         self._ends.of(evaluation.lease, evaluation.slot, found, evaluation)
         if not evaluation.saving and (found.kind is Kind.MEASURED or self._asked.checkpoints is None):
             evaluation.folder.clear()
+        evaluation.folder.close()
         return found

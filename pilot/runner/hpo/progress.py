@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pilot.files.kept import KeptFile
 from pilot.payload.sync import read
 from pilot.values.hpo import finite
 
@@ -31,11 +32,11 @@ class Progress:
     """Reads on where it stopped. ``pattern`` has a group ``loss``, and may have ``step``; None: no look at stdout."""
 
     folder: Path
-    stdout: Path
+    stdout: Path | KeptFile
     pattern: re.Pattern[str] | None = None
     last: Intermediate | None = None
     _steps: int = 0
-    _at: dict[Path, int] = field(default_factory=dict)
+    _at: dict[Path | KeptFile, int] = field(default_factory=dict)
 
     def news(self) -> list[Intermediate]:
         """What came since the last look, at most 10 000 steps in all."""
@@ -69,10 +70,10 @@ class Progress:
     def _next(self) -> int:
         return self.last.step + 1 if self.last is not None else 1
 
-    def _lines(self, file: Path) -> Iterator[str]:
+    def _lines(self, file: Path | KeptFile) -> Iterator[str]:
         """Whole lines that were added; half of one is left for the next look."""
         at = self._at.get(file, 0)
-        text = read(file, _MOST_READ, at) or b""
+        text = (file.read(_MOST_READ, at) if isinstance(file, KeptFile) else read(file, _MOST_READ, at)) or b""
         end = text.rfind(b"\n") + 1
         if not end and len(text) > _MOST_LINE:
             end = len(text)  # one endless line is nobody's

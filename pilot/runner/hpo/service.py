@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from pilot.files.folder import Folder
 from pilot.panda.checkpoints import CheckpointClient
 from pilot.panda.events import EventClient, EventRange
 from pilot.panda.idds import Idds
@@ -119,8 +120,8 @@ class PointService:
         """The same for a point that an earlier life has measured."""
         self._errands.add(_FIRST, lambda lines: self._close(lines, event, point, loss), awaited=True)
 
-    def save(self, lease: Lease, work: Path, known: str, limit: Deadline) -> None:
-        """Save the checkpoint in ``work``, unless its digest is ``known``; `Saved` comes."""
+    def save(self, lease: Lease, work: Callable[[], Folder], known: str, limit: Deadline) -> None:
+        """Save the checkpoint in the directory that ``work`` opens, unless its digest is ``known``; `Saved` comes."""
         self._errands.add(_USUAL, lambda lines: self._save(lines, lease.id, work, known, limit), awaited=True)
 
     def report(self, point: str, steps: Steps) -> None:
@@ -282,7 +283,7 @@ class PointService:
 
     # --- the rest -----------------------------------------------------------------------------------
 
-    def _save(self, lines: Lines, point: str, work: Path, known: str, limit: Deadline) -> None:
+    def _save(self, lines: Lines, point: str, work: Callable[[], Folder], known: str, limit: Deadline) -> None:
         is_over = partial(self._finished.__contains__, point)
         digest = self._keeper.save(lines.checkpoints, point, work, known, limit, is_over)
         self.mailbox.put(Saved(point, digest))

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pilot.payload.process import last_line, tail
+from pilot.files.kept import KeptFile
 from pilot.payload.sync import read
 from pilot.values.hpo import PointWork, finite
 from pilot.values.outcome import PayloadEnd
@@ -53,7 +53,7 @@ class Verdict:
     meta: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def judge(work: Path, asked: PointWork, end: PayloadEnd, stderr: Path) -> Verdict:
+def judge(work: Path, asked: PointWork, end: PayloadEnd, stderr: KeptFile) -> Verdict:
     """What an evaluation that ended by itself has said. A valid answer counts whatever the exit status (4.5)."""
     answer, complaint = _answer(work / asked.output_file)
     if answer is not None:
@@ -67,10 +67,10 @@ def judge(work: Path, asked: PointWork, end: PayloadEnd, stderr: Path) -> Verdic
             return Verdict(Kind.MEASURED, loss, meta=_meta(work / asked.meta_file))
         complaint = f"its loss is {str(answer.get('loss', 'missing'))[:40]}, and not a finite number"
     if _out_of_memory(end, stderr):
-        return Verdict(Kind.MEMORY, why=f"the evaluation ran out of memory: {_last(stderr) or how(end)}")
+        return Verdict(Kind.MEMORY, why=f"the evaluation ran out of memory: {stderr.last_line() or how(end)}")
     if end.gpu_lost:
         return Verdict(Kind.LOST, why=end.gpu_lost)
-    words = _last(stderr)
+    words = stderr.last_line()
     return Verdict(Kind.FAILED, why=f"{how(end)}, {complaint}" + (f"; its last words: {words}" if words else ""))
 
 
@@ -119,10 +119,6 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"holds {name}, which is no JSON")
 
 
-def _out_of_memory(end: PayloadEnd, stderr: Path) -> bool:
+def _out_of_memory(end: PayloadEnd, stderr: KeptFile) -> bool:
     killed = end.exit_code in _KILLED and end.memory is not None and end.memory.oom_kills > 0
-    return killed or (end.exit_code != 0 and _OUT_OF_MEMORY.search(tail(stderr, _TAIL)) is not None)
-
-
-def _last(stderr: Path) -> str:
-    return last_line(stderr)
+    return killed or (end.exit_code != 0 and _OUT_OF_MEMORY.search(stderr.tail(_TAIL)) is not None)

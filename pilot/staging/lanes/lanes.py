@@ -134,6 +134,7 @@ class Lanes:
             link=transfer.link,
             overwrite=step.overwrite,
             third_party=hop.third_party,
+            identity=transfer.identity if hop.source.scheme == "file" else None,
         )
         return Attempt(task, step, message, (source, target), self._settings.limits, until)
 

@@ -41,11 +41,12 @@ def local_errors(path: str) -> Iterator[None]:
         raise stage_error(error, path) from error
 
 
-def open_regular(path: str) -> BinaryIO:
+def open_regular(path: str, identity: tuple[int, int] | None = None) -> BinaryIO:
     """A regular file, unbuffered, to read from; FileMissing or TransferFailed for anything else.
 
     The payload may have left a link to somebody else's file under an output's name, or a pipe that would
-    block us for ever: neither is followed or waited for.
+    block us for ever: neither is followed or waited for. ``identity`` is device and inode of the file that is
+    meant, where somebody could put another in its place.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -55,9 +56,11 @@ def open_regular(path: str) -> BinaryIO:
         if error.errno == errno.ENXIO:  # a socket
             raise TransferFailed(f"{path}: it is not a regular file") from error
         raise stage_error(error, path) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or identity not in (None, (found.st_dev, found.st_ino)):
         os.close(fd)
-        raise TransferFailed(f"{path}: it is not a regular file")
+        why = "another file has its place by now" if stat.S_ISREG(found.st_mode) else "it is not a regular file"
+        raise TransferFailed(f"{path}: {why}")
     return open(fd, "rb", buffering=0)  # noqa: PTH123 - a descriptor, not a path
 
 

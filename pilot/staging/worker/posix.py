@@ -19,7 +19,7 @@ _AT_ONCE = 8 << 20
 
 def stat(side: Side, _around: Around, kind: str | None, _size: int | None = None) -> Stat:
     """Size, and checksum by reading the file."""
-    with open_regular(path_of(side.url)) as file:
+    with open_regular(path_of(side.url), side.identity) as file:
         if kind is None:
             return Stat(size_of(file), None)
         digest = _read(file, Digest(md5=kind == "md5"))
@@ -30,7 +30,7 @@ def stat(side: Side, _around: Around, kind: str | None, _size: int | None = None
 def reading(side: Side, _around: Around, _report: Report, *, compared: bool) -> Iterator[Source]:  # noqa: ARG001
     """A regular file as long as it is now; Mismatch if it shrinks meanwhile."""
     path = path_of(side.url)
-    with open_regular(path) as file:
+    with open_regular(path, side.identity) as file:
         yield Source(size_of(file), _Chunks(file, path, size_of(file)), again=True)
 
 
@@ -65,12 +65,12 @@ def copy(order: Order, report: Report) -> Done:
     """From file to file: by a hard link where that is allowed, safe and possible, else by the kernel's own copy."""
     source, target = path_of(order.source.url), path_of(order.destination.url)
     with Partial(target, overwrite=order.overwrite) as part:
-        if order.link and _linked(source, part.path):
+        if order.link and order.source.identity is None and _linked(source, part.path):
             with open_regular(part.path) as file:
                 done = _read(file, Digest.of(order), report).check(order, source)
             part.settle_link()
             return done
-        with open_regular(source) as file:
+        with open_regular(source, order.source.identity) as file:
             size = _copied(file, part, order, report)
         if not order.link:  # an output: what is read again comes from the disk
             report.verifying(size)
