@@ -12,7 +12,7 @@ from typing import Any
 
 from pilot import __version__
 from pilot.agent.configuration import Surroundings
-from pilot.agent.scratch import ALIVE_EVERY_S, ALIVE_NAME, LOG_NAME
+from pilot.agent.scratch import ALIVE_EVERY_S, ALIVE_NAME, CREDENTIALS_NAME, LOG_NAME
 from pilot.agent.signals import Asked
 from pilot.agent.transfers import credential_rules, lane_settings
 from pilot.net.credentials import CredentialFiles, Credentials
@@ -47,8 +47,8 @@ def equipped(
     credentials = Credentials(_credential_files(settings), redactor.learn, time.time)
     reporter = _reporter(settings, credentials)
     watchdog = Watchdog(settings.stuck, settings.grace, work / LOG_NAME, arrivals=asked.arrivals, stop=asked.stop)
-    watchdog.testament(lambda: journal.write(Kind.STOP, reason=asked.reason))
-    wallet = Wallet(credential_rules(settings, credentials.certificate), work / "credentials", redactor.learn)
+    watchdog.testament(lambda: journal.write(Kind.STOP, reason=asked.why(watchdog.signal)))
+    wallet = Wallet(credential_rules(settings, credentials.certificate), work / CREDENTIALS_NAME, redactor.learn)
     with (
         Lanes(lane_settings(settings), wallet) as lanes,
         watchdog,

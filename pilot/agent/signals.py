@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -17,7 +17,10 @@ from pilot.values.stop import Drain, Reason, Stop
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the outside can ask of a pilot. ``arrivals`` is a descriptor with one byte per signal, its number."""
+    """What the outside can ask of a pilot.
+
+    ``reason`` is what a TERM means here; ``arrivals`` is a descriptor with one byte per signal, its number.
+    """
 
     reason: Reason
     arrivals: int
@@ -25,11 +28,15 @@ class Asked:
     hurry: Stop = field(default_factory=Stop)
     drain: Drain = field(default_factory=Drain)
 
-    def term(self) -> None:
+    def why(self, number: int | None) -> Reason:
+        """What a signal means that has not been handled yet (None: not known), unless a stop was asked for before."""
+        return self.stop.reason or (Reason.SIGINT if number == signal.SIGINT else self.reason)
+
+    def end(self, reason: Reason) -> None:
         """Stop; asked for again: with less ceremony."""
         if self.stop.reason is not None:
-            self.hurry.request(self.reason)
-        self.stop.request(self.reason)
+            self.hurry.request(reason)
+        self.stop.request(reason)
 
 
 @contextmanager
@@ -40,7 +47,11 @@ def signals(*, in_pod: bool) -> Iterator[Asked]:
     """
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     asked = Asked(Reason.PREEMPTED if in_pod else Reason.SIGTERM, reader)
-    handlers = {signal.SIGTERM: asked.term, signal.SIGINT: asked.term, signal.SIGUSR1: asked.drain.request}
+    handlers: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGTERM: lambda: asked.end(asked.reason),
+        signal.SIGINT: lambda: asked.end(Reason.SIGINT),
+        signal.SIGUSR1: asked.drain.request,
+    }
     before = {number: signal.getsignal(number) for number in handlers}
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in handlers:

@@ -8,8 +8,6 @@ credentials of their own, which do not come through here.
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pilot.net.x509 import certificate_end
+from pilot.values.decoding import decode_json
 from pilot.values.errors import CredentialError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -193,8 +192,8 @@ def claims_of(text: str) -> dict[str, Any]:
     if len(parts) != 3:
         return {}
     try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, binascii.Error):
+        claims = decode_json(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except ValueError:
         return {}
     return claims if isinstance(claims, dict) else {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +9,21 @@ from typing import Any
 from pilot.net.transport import Limits
 from pilot.panda.decode import decode_job
 from pilot.panda.fields import clean
-from pilot.panda.wire import Wire, refusal, succeeded
-from pilot.values.errors import ServerGarbled, ServerRefused, ServerUnavailable
+from pilot.panda.wire import MOST_MESSAGE, Wire, message_of, refusal, succeeded
+from pilot.values.decoding import decode_json
+from pilot.values.errors import Garbled, ServerGarbled, ServerRefused, ServerUnavailable
+from pilot.values.events import events
 from pilot.values.job import Job
+from pilot.values.names import quoted
+
+log = events(__name__)
 
 _ACQUIRE = Limits(connect_s=15, idle_s=70, total_s=90, most_bytes=8 << 20)  # the server itself looks for 50 s
 _UPDATE = Limits(connect_s=15, idle_s=60, total_s=120)
 _QUERY = Limits(connect_s=15, idle_s=30, total_s=60)
 
 _OK, _TIMEOUT, _FAILED = 0, 10, 30
+_MOST_COMMANDS, _LONGEST_COMMAND = 20, 1000  # set_command takes 250 characters (B2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +91,12 @@ class PandaClient:
         """
         body = {key: value for key, value in question.body().items() if key not in self._refused}
         envelope = self.wire.post_for_jobs("/api/v1/pilot/acquire_jobs", body, _ACQUIRE)
-        if envelope.get("success") is not True:
-            return self._no_job(question, str(envelope.get("message")))
+        if envelope.get("success") is False:
+            return self._no_job(question, message_of(envelope))
         data = envelope.get("data")
         jobs = data.get("jobs") if isinstance(data, dict) else None
-        if not isinstance(jobs, list) or not jobs:
-            raise ServerGarbled("acquire_jobs: success, but no list of jobs")
+        if envelope.get("success") is not True or not isinstance(jobs, list) or not jobs:
+            raise ServerGarbled("acquire_jobs: neither a refusal, nor success with a list of jobs")
         return decode_job(jobs[0])
 
     def _no_job(self, question: Question, message: str) -> Job | None:
@@ -114,7 +119,7 @@ class PandaClient:
         data = succeeded("update_job", envelope)
         if not isinstance(data, dict):
             raise ServerGarbled("update_job: success, but no data")
-        return _acknowledged(data, str(envelope.get("message")))
+        return _acknowledged(data, message_of(envelope))
 
     def job_status(self, job_id: int) -> tuple[str, int | None]:
         """The status of a job and its attempt number as the server knows them; "not found", None for unknown."""
@@ -148,24 +153,36 @@ class PandaClient:
 
 def _acknowledged(data: Mapping[str, Any], message: str) -> Acknowledged:
     code = data.get("StatusCode", 0)
+    if type(code) is not int:
+        raise ServerGarbled("update_job: the StatusCode is no number", maybe_done=True)
     if code == _OK:
-        command = data.get("command")
-        return Acknowledged("" if command in (None, "NULL") else str(command), _secrets(data.get("pilotSecrets")))
-    text = f"update_job: StatusCode {code}: {data.get('ErrorDiag') or message}"
+        return Acknowledged(_commands(data.get("command")), _secrets(data.get("pilotSecrets")))
+    text = f"update_job: StatusCode {code}: {str(data.get('ErrorDiag') or message)[:MOST_MESSAGE]}"
     if code in (_TIMEOUT, _FAILED):
         raise ServerUnavailable(text)
     raise ServerRefused(text)
 
 
+def _commands(raw: object) -> str:
+    """The field as text; what is none is no command, and no reason to lose an update."""
+    if raw in (None, "NULL"):
+        return ""
+    if not isinstance(raw, str):
+        log.warning("the server's command is no text, and is passed over", command=quoted(str(raw)))
+        return ""
+    return raw
+
+
 def _secrets(raw: object) -> Mapping[str, Any] | None:
     """Secrets come as JSON text; what cannot be read is left alone: it is no reason to lose an update."""
     try:
-        value = json.loads(raw) if isinstance(raw, str) else raw
-    except ValueError:
+        value = decode_json(raw) if isinstance(raw, str) else raw
+    except Garbled:
         return None
     return value if isinstance(value, dict) else None
 
 
 def first_words(commands: str) -> Sequence[str]:
-    """The commands of an answer: a comma list such as ``debug,tobekilled``."""
-    return [word.strip() for word in commands.split(",") if word.strip()]
+    """The commands of an answer: a comma list such as ``debug,tobekilled``. No server has more, or longer ones."""
+    words = commands.split(",", _MOST_COMMANDS)[:_MOST_COMMANDS]
+    return [word.strip()[:_LONGEST_COMMAND] for word in words if word.strip()]

@@ -18,66 +18,26 @@ from typing import Any
 from pilot.panda.definition import Definition
 from pilot.panda.parameters import split_parameters
 from pilot.panda.pointwork import point_work
-from pilot.values.errors import BadJob
+from pilot.values.decoding import STRICT, decode_json
+from pilot.values.errors import BadJob, Garbled, NotJson
 from pilot.values.job import InputFile, Job, OutputFile
 from pilot.values.names import Checksum, Dataset, Endpoint, EnvName, Guid, Lfn, Scope, Url, env_value, quoted
 
-MOST_BYTES = 4 << 20
-MOST_ELEMENTS = 100_000
-MOST_DEPTH = 32
+MOST_BYTES, MOST_ELEMENTS = STRICT.most_bytes, STRICT.most_elements
 
 
 def parse_json(text: bytes) -> Any:
-    """Decode JSON that somebody else wrote: strict, and bounded in size, elements and depth.
+    """Decode JSON that holds job definitions: strict, and bounded in size, elements and depth.
 
-    Raises json.JSONDecodeError (or UnicodeDecodeError) for what is no JSON, and BadJob, with the identity
-    that a search in the raw text finds, for JSON that is too large, too deep, or holds what no JSON may.
+    Raises NotJson for what is no JSON, and BadJob, with the identity that a search in the raw text finds, for
+    JSON that is too large, too deep, or holds what no JSON may.
     """
-    if len(text) > MOST_BYTES:
-        raise _rescued(text, f"larger than {MOST_BYTES} bytes")
     try:
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
-    except json.JSONDecodeError:
+        return decode_json(text)
+    except NotJson:
         raise
-    except RecursionError:
-        raise _rescued(text, f"nested deeper than {MOST_DEPTH} levels") from None
-    except UnicodeDecodeError:
-        raise
-    except ValueError as error:
-        raise _rescued(text, str(error)[:200]) from None
-    _bound(text, value)
-    return value
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"holds {name}, which is no JSON")
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [key for key, _ in pairs]
-        twice = next(key for key in names if names.count(key) > 1)
-        raise ValueError(f"key {quoted(twice)} stands twice")
-    return result
-
-
-def _bound(text: bytes, value: Any) -> None:
-    """Count elements level by level: a recursion would fall into the trap that it looks for."""
-    level, depth, count = [value], 0, 0
-    while level:
-        count += len(level)
-        depth += 1
-        if count > MOST_ELEMENTS:
-            raise _rescued(text, f"more than {MOST_ELEMENTS} elements")
-        if depth > MOST_DEPTH:
-            raise _rescued(text, f"nested deeper than {MOST_DEPTH} levels")
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
+    except Garbled as error:
+        raise _rescued(text, str(error)) from None
 
 
 def _rescued(text: bytes, reason: str) -> BadJob:
@@ -248,9 +208,9 @@ def _secrets(fields: Definition) -> Mapping[str, str]:
     if not text:
         return MappingProxyType({})
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise BadJob("secrets", "not JSON") from None
+        value = decode_json(text)
+    except Garbled as error:
+        raise BadJob("secrets", "not JSON" if isinstance(error, NotJson) else str(error)) from None
     if not isinstance(value, dict):
         raise BadJob("secrets", "not an object")
     return MappingProxyType({str(key): one if isinstance(one, str) else json.dumps(one) for key, one in value.items()})

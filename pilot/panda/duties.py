@@ -16,11 +16,14 @@ from typing import Any, ClassVar
 from pilot.panda.client import PandaClient, Question
 from pilot.panda.messages import Acquired, Broken, Message
 from pilot.values.deadline import Clock
-from pilot.values.errors import BadJob, CredentialError, ServerError, ServerRefused
+from pilot.values.errors import BadJob, CredentialError, PilotError, ServerError, ServerRefused
 from pilot.values.events import events
 
 log = events(__name__)
 Tell = Callable[[Message], None]
+
+_FAULT_S = 1.0  # on top of the policy's delay: a fault of ours costs no server, but a core
+_MOST_FAULTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +58,19 @@ class Duty(ABC):
         self.news = 0  # counts what main has asked for: an attempt that overlaps with it is followed by another
         self.done = False
         self.failure: str | None = None
+        self.faults = 0
 
     @abstractmethod
     def attempt(self, client: PandaClient, tell: Tell) -> None:
         """Make one call and decide what follows; does not raise ServerError."""
 
-    def again(self, error: Exception, *, most_s: float = 3600) -> None:
+    def fault(self, error: BaseException, tell: Tell) -> None:  # noqa: ARG002 - for duties that main waits for
+        """A fault of ours has ended the attempt: it is made again, and not at once."""
+        self.faults += 1
+        self.again(error)
+        self.due += _FAULT_S
+
+    def again(self, error: BaseException, *, most_s: float = 3600) -> None:
         """Come back after the policy's delay, at most ``most_s``."""
         self.due = self.clock.monotonic() + min(most_s, self.policy.delay(self.tries, self.rng))
         self.tries += 1
@@ -158,6 +168,11 @@ class Ask(Duty):
             self.done = True
             tell(message)
 
+    def fault(self, error: BaseException, tell: Tell) -> None:
+        """Main waits: after the third it hears that there will be no answer."""
+        super().fault(error, tell)
+        _give_up(self, error, tell)
+
 
 class Acquire(Duty):
     """Ask for a job until there is one or main withdraws: an empty answer is never final (LB "acquire_jobs").
@@ -195,9 +210,7 @@ class Acquire(Duty):
         except ServerError as error:
             self.again(error)
             if error.maybe_done:
-                self.lost += 1
-                self.due = max(self.due, self.clock.monotonic() + self._lost_s)
-                log.warning("an answer was lost that may have held a job", next_s=self.due - self.clock.monotonic())
+                self._may_have_held()
         else:
             self.failure = None
             if job is None:
@@ -207,3 +220,21 @@ class Acquire(Duty):
             else:
                 self.done = True
                 tell(Acquired(job))
+
+    def _may_have_held(self) -> None:
+        self.lost += 1
+        self.due = max(self.due, self.clock.monotonic() + self._lost_s)
+        log.warning("an answer was lost that may have held a job", next_s=self.due - self.clock.monotonic())
+
+    def fault(self, error: BaseException, tell: Tell) -> None:
+        """As for a lost answer: it may have held a job."""
+        super().fault(error, tell)
+        self._may_have_held()
+        _give_up(self, error, tell)
+
+
+def _give_up(duty: Duty, error: BaseException, tell: Tell) -> None:
+    """What main waits for is told as broken after the third fault: its waiting would not heal it."""
+    if duty.faults >= _MOST_FAULTS:
+        duty.done = True
+        tell(Broken(PilotError(f"the reporter failed: {type(error).__name__}: {error}")))

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from pilot.net.transport import Limits
 from pilot.panda.generations import Generations
 from pilot.panda.wire import Wire, decode, succeeded
-from pilot.values.errors import ServerGarbled, ServerRefused, ServerUnavailable
+from pilot.values.decoding import decode_json
+from pilot.values.errors import Garbled, ServerGarbled, ServerRefused, ServerUnavailable
 
 _CALL = Limits(connect_s=15, idle_s=60, total_s=120, most_bytes=8 << 20)
 _DIAG = 500
@@ -195,8 +196,8 @@ def _command(value: Any) -> str:
 def _as_json(value: Any) -> Any:
     """What may have been packed as text once more; None for a text that is no JSON."""
     try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
+        return decode_json(value) if isinstance(value, str) else value
+    except Garbled:
         return None
 
 

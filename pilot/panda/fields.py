@@ -8,6 +8,7 @@ from this table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,9 @@ CALLS: dict[str, dict[str, Field]] = {
         "job_id": Field(int, "PandaID of the definition"),
         "job_status": Field(str, "starting, running, finished or failed"),
         "attempt_nr": Field(int, "attemptNr of the definition"),
-        "job_sub_status": Field(str, "phase of the route", limit=80),
+        "job_sub_status": Field(
+            str, "phase of the route; at the end finished, or the phase that the job failed in", limit=80
+        ),
         "start_time": Field(str, "wall clock when the job was acquired", "UTC, YYYY-mm-dd HH:MM:SS", 19),
         "end_time": Field(str, "wall clock at the end of the route", "UTC, YYYY-mm-dd HH:MM:SS", 19),
         "pilot_timing": Field(str, "getjob|stagein|payload|stageout|initial_setup|setup", "s", 100),
@@ -63,7 +66,7 @@ CALLS: dict[str, dict[str, Field]] = {
         "pilot_error_code": Field(int, "code of the first cause, 0 for none"),
         "pilot_error_diag": Field(str, "text of the first cause", limit=500),
         "exe_error_code": Field(int, "exit code of a payload that failed by itself"),
-        "exe_error_diag": Field(str, "last line of the payload's stderr", limit=500),
+        "exe_error_diag": Field(str, "last line of the stderr of a payload that failed", limit=500),
         "cpu_consumption_time": Field(int, "CPU time of the payload's processes, ended and orphaned ones too", "s"),
         "cpu_consumption_unit": Field(str, "s+<CPU model>+AVX2", limit=128),
         "cpu_architecture_level": Field(str, "level of /proc/cpuinfo's flags, such as x86_64-v3", limit=20),
@@ -93,6 +96,33 @@ CALLS: dict[str, dict[str, Field]] = {
         **_WORKER,
         "status": Field(str, "started in the first second, finished in the last"),
         "node_id": Field(str, "setting node, else the host name"),
+    },
+    "POST pilot/update_worker_node": {
+        "site": Field(str, "atlas_site or gstat of the queue data", limit=128),
+        "panda_queue": Field(str, "nickname of the queue data", limit=128),
+        "host_name": Field(str, "setting node, else the host name", limit=128),
+        "cpu_model": Field(str, "/proc/cpuinfo", limit=128),
+        "n_logical_cpus": Field(int, "/proc/cpuinfo, the node's"),
+        "n_sockets": Field(int, "/sys/devices/system/cpu, else /proc/cpuinfo"),
+        "cores_per_socket": Field(int, "likewise"),
+        "threads_per_core": Field(int, "likewise"),
+        "cpu_architecture": Field(str, "uname", limit=128),
+        "cpu_architecture_level": Field(str, "level of /proc/cpuinfo's flags, such as x86-64-v3", limit=128),
+        "clock_speed": Field(float, "/proc/cpuinfo", "MHz"),
+        "total_memory": Field(int, "physical memory of the node", "MiB"),
+        "total_local_disk": Field(int, "the file system of the scratch directory", "GB"),
+    },
+    "POST pilot/update_worker_node_gpu": {
+        "site": Field(str, "atlas_site or gstat of the queue data", limit=128),
+        "host_name": Field(str, "setting node, else the host name", limit=128),
+        "vendor": Field(str, "NVIDIA", limit=128),
+        "model": Field(str, "NVML; one call per model", limit=128),
+        "count": Field(int, "healthy GPUs of the model that the pod has"),
+        "vram": Field(int, "NVML, memory of one", "MiB"),
+        "architecture": Field(str, "NVML", limit=128),
+        "framework": Field(str, "CUDA, where the driver has it", limit=128),
+        "framework_version": Field(str, "NVML, the driver's CUDA version", limit=128),
+        "driver_version": Field(str, "NVML", limit=128),
     },
     "POST event/acquire_event_ranges": {
         "job_id": Field(int, "PandaID"),
@@ -153,7 +183,7 @@ _CORE = (
 
 
 def clean(update: Mapping[str, Any]) -> dict[str, Any]:
-    """The update as it may be sent: None left out, NULs stripped, texts cut, numbers in their type.
+    """The update as it may be sent: texts plain and cut, numbers in their type, None and what is no number left out.
 
     Raises KeyError for a name that the server does not know.
     """
@@ -163,11 +193,16 @@ def clean(update: Mapping[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         if field.kind is str:
-            text = str(value).replace("\x00", "")
+            text = _plain(str(value))
             result[name] = text[: field.limit] if field.limit else text
-        else:
+        elif not isinstance(value, float) or math.isfinite(value):
             result[name] = int(value)  # an int passes where the server takes int or float
     return result
+
+
+def _plain(text: str) -> str:
+    """Text that a database takes: no NUL, and no half of a surrogate pair, which a name that is not UTF-8 becomes."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
 def core(update: Mapping[str, Any]) -> dict[str, Any]:

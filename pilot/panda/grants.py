@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pilot.net.transport import Limits
 from pilot.panda.wire import Wire, succeeded
-from pilot.values.errors import ServerGarbled
+from pilot.values.decoding import decode_json
+from pilot.values.errors import Garbled, ServerGarbled
 
 _QUERY = Limits(connect_s=15, idle_s=30, total_s=60)
 
@@ -43,9 +43,9 @@ class GrantClient:
         """The caller's secrets, all or those named; the answer is JSON text (C17)."""
         data = self._data("get_user_secrets", {"keys": list(keys)} if keys else {})
         try:
-            value = json.loads(data) if isinstance(data, str) else data
-        except ValueError as error:
-            raise ServerGarbled(f"get_user_secrets: not JSON: {error}") from None
+            value = decode_json(data) if isinstance(data, str) else data
+        except Garbled as error:
+            raise ServerGarbled(f"get_user_secrets: {error}") from None
         if not isinstance(value, dict):
             raise ServerGarbled("get_user_secrets: no object")
         return value

@@ -17,7 +17,8 @@ from pilot.net.credentials import Credentials
 from pilot.net.transport import Answer, Limits, Transport
 from pilot.panda.generations import Generations
 from pilot.panda.wire import Wire, refusal
-from pilot.values.errors import CredentialError, ServerGarbled, ServerRefused, ServerUnavailable
+from pilot.values.decoding import LOOSE, decode_json
+from pilot.values.errors import CredentialError, Garbled, ServerGarbled, ServerRefused, ServerUnavailable
 from pilot.values.hpo import Point, finite
 
 _CALL = Limits(connect_s=10, idle_s=60, total_s=120, most_bytes=8 << 20)
@@ -196,9 +197,9 @@ def _reason(headers: Mapping[str, str]) -> str:
     """What iDDS says in its header: a text, or an object with one."""
     text = headers.get("ExceptionMessage", "")
     try:
-        value = json.loads(text)
+        value = decode_json(text, LOOSE)
         text = str(value["msg"]) if isinstance(value, dict) and "msg" in value else text
-    except (ValueError, RecursionError):
+    except Garbled:
         pass
     return _first_words(text) or headers.get("ExceptionClass", "no reason given")[:200]
 
@@ -229,9 +230,9 @@ def _relayed(command: str, answer: Answer) -> Any:
 def _json(call: str, answer: Answer) -> Any:
     """The answer; NaN and its like are read, as iDDS writes them."""
     try:
-        return json.loads(answer.body)
-    except (ValueError, RecursionError) as error:
-        raise ServerGarbled(f"{call}: the answer is no JSON: {error}", maybe_done=True) from None
+        return decode_json(answer.body, LOOSE)
+    except Garbled as error:
+        raise ServerGarbled(f"{call}: the answer is {error}", maybe_done=True) from None
 
 
 def _points(call: str, value: Any) -> list[Point]:

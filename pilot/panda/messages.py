@@ -54,6 +54,13 @@ class Broken:
     error: PilotError
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault of ours in the reporter, which goes on: no answer to anything, and nothing that main waits for."""
+
+    why: str
+
+
 class Verdict(StrEnum):
     """What became of a final report."""
 
@@ -72,4 +79,4 @@ class Reported:
     detail: str = ""
 
 
-Message = Documents | Acquired | Known | Granted | Withdrawn | Broken | Reported
+Message = Documents | Acquired | Known | Granted | Withdrawn | Broken | Fault | Reported

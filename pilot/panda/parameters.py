@@ -7,13 +7,12 @@ taken out of the text. All else is the payload's and is not looked at.
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from pilot.values.errors import BadJob
+from pilot.values.decoding import decode_loosely
+from pilot.values.errors import BadJob, Garbled
 from pilot.values.names import Lfn, quoted
 
 _QUEUE, _STORAGES = "--overwriteQueueData", "--overwriteStorageData"
@@ -92,11 +91,10 @@ def _closing(text: str, start: int) -> int | None:
 
 def _mapping(option: str, text: str) -> Mapping[str, Any]:
     """JSON, or a Python literal, as users write it."""
-    for read in (json.loads, ast.literal_eval):
-        try:
-            value = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-            return value
-    raise BadJob("jobPars", f"{option}: its mapping cannot be read")
+    try:
+        value = decode_loosely(text)
+    except Garbled as error:
+        raise BadJob("jobPars", f"{option}: its mapping cannot be read: {error}") from None
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise BadJob("jobPars", f"{option}: its mapping cannot be read: not all keys are texts")
+    return value

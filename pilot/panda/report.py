@@ -16,9 +16,14 @@ from pilot.panda.messages import Reported, Verdict
 from pilot.values.deadline import Clock, Deadline
 from pilot.values.errors import CredentialError, ServerError, ServerRefused
 from pilot.values.events import events
+from pilot.values.names import quoted
 from pilot.values.stop import Reason, Stop
 
 log = events(__name__)
+
+_NO_META_DATA = "Failed to add meta_data"
+_MOST_DOUBTS = 4
+_SHOWN = 300
 
 LOOKS = ("tail", "ls", "ps", "du")
 """The commands that ask to see something of the job (panda-protocol.md 5.4)."""
@@ -30,7 +35,7 @@ class Followed:
 
     Args:
         fields: what every update carries.
-        stop: pulled by ``tobekilled``.
+        stop: pulled by ``tobekilled``, and by ``alreadydone`` before the final.
         drain: called by ``softkill``: finish this job, take no more.
         look: what ``tail X`` and its like show, as text that fits the field; "" asks for the debug tail.
         learn: told every secret that comes with an answer.
@@ -82,6 +87,10 @@ class Report(Duty):
         self._final: FinalReport | None = None
         self._debug = followed.debug
         self._look = ""
+        self._looking = False
+        self._failed_look = ""
+        self._shed = False
+        self._doubts = 0
         self._drained = False
         self.heard_at = clock.monotonic()
 
@@ -111,6 +120,8 @@ class Report(Duty):
     def _send_phase(self, client: PandaClient) -> None:
         self._newest = self._phases.popleft() if self._phases else self._newest
         update = {**self._followed.fields, **self._newest, "stdout": self._shown()}
+        if self._shed:
+            update, self._shed = core(update), False
         try:
             self._obey(client.update_job(update))
         except (ServerError, CredentialError) as error:
@@ -124,11 +135,29 @@ class Report(Duty):
             else:
                 self.again(error)
 
+    def fault(self, error: BaseException, tell: Tell) -> None:
+        """A fault of ours: tried again without what is optional. A look that failed is told to who asked for it."""
+        if self._looking:
+            self._looking = False
+            self._failed_look = f"{self._look or 'debug'}: not possible ({type(error).__name__})"
+            self.now()
+        elif self._final is not None and not self._phases:
+            self._final.fields, self._final.reduced = core(self._final.fields), True
+            self._not_delivered(self._final, error, tell)
+        else:
+            self._shed = True
+            super().fault(error, tell)
+
     def _shown(self) -> str | None:
         """The field stdout: what a command asked to see, or in debug mode the tail of the newest output."""
         if not self._look and not self._debug:
             return None
-        return self._followed.look(self._look) or None
+        shown, self._failed_look = self._failed_look, ""
+        if not shown:
+            self._looking = True
+            shown = self._followed.look(self._look)
+            self._looking = False
+        return shown or "nothing to show"  # an empty field would leave the answer to an earlier command there
 
     def _beat(self, *, at_once: bool = False) -> None:
         self.tries = 0
@@ -142,9 +171,7 @@ class Report(Duty):
         commands = first_words(answer.command)
         for value in (answer.secrets or {}).values():
             self._followed.learn(str(value))
-        if "tobekilled" in commands and self._followed.stop.reason is None:
-            log.warning("the server wants this job killed")
-            self._followed.stop.request(Reason.TOBEKILLED)
+        self._stop_if_told(commands)
         if "softkill" in commands and not self._drained:
             self._drained = True
             log.info("the server wants no more jobs to be taken here")
@@ -153,9 +180,17 @@ class Report(Duty):
         look = next((word for word in commands if word.split()[0] in LOOKS), "")
         news = (look and look != self._look) or (debug and not self._debug)
         if (debug, look) != (self._debug, self._look):
-            log.info("the server's command", debug=debug, look=look or None)
+            log.info("the server's command", debug=debug, look=quoted(look, _SHOWN) if look else None)
         self._debug, self._look = debug, look
         self._beat(at_once=bool(news))
+
+    def _stop_if_told(self, commands: Sequence[str]) -> None:
+        """A job that is to be killed; or of which the server has the end already, from whomever."""
+        reasons = {"tobekilled": Reason.TOBEKILLED, "alreadydone": Reason.ALREADY_DONE}
+        reason = next((why for word, why in reasons.items() if word in commands), None)
+        if reason is not None and self._followed.stop.reason is None:
+            log.warning("the server wants this job no more", command=reason)
+            self._followed.stop.request(reason)
 
     def _send_final(self, client: PandaClient, final: FinalReport, tell: Tell) -> None:
         try:
@@ -164,6 +199,8 @@ class Report(Duty):
             self._refused(final, error, tell)
         except (ServerError, CredentialError) as error:
             self._not_delivered(final, error, tell)
+            if _NO_META_DATA in str(error):
+                self._doubt_meta_data(final, client)
         else:
             self.done = True
             tell(_verdict(commands, client, int(final.fields["job_id"])))
@@ -178,16 +215,29 @@ class Report(Duty):
         final.fields, final.reduced = core(final.fields), True
         self.now()
 
-    def _not_delivered(self, final: FinalReport, error: Exception, tell: Tell) -> None:
+    def _not_delivered(self, final: FinalReport, error: BaseException, tell: Tell) -> None:
         if final.deadline.expired():
             self.done = True
             tell(Reported(Verdict.GAVE_UP, str(error)))
             return
-        if "Failed to add meta_data" in str(error):
-            final.fields.pop("meta_data", None)
         if "Database error" in str(error) and self.tries >= 3:  # three were chance, see corrections A1
             final.fields.pop("batch_id", None)
         self.again(error, most_s=max(0.2, final.deadline.left() / 4))
+
+    def _doubt_meta_data(self, final: FinalReport, client: PandaClient) -> None:
+        """So a server says when its database is away, which passes; or has no such job, which does not.
+
+        Without them it says what it has to say of the job. A server that knows the job, and still takes no metadata
+        after some tries, never will.
+        """
+        try:
+            status, _ = client.job_status(int(final.fields["job_id"]))
+        except (ServerError, CredentialError):
+            return
+        self._doubts += 1
+        if status == "not found" or self._doubts >= _MOST_DOUBTS:
+            log.warning("the final goes without its metadata: the server does not take them", status=status)
+            final.fields.pop("meta_data", None)
 
 
 def _verdict(commands: Sequence[str], client: PandaClient, job_id: int) -> Reported:

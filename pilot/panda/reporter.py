@@ -11,19 +11,23 @@ import math
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pilot.panda.client import PandaClient, Question
 from pilot.panda.duties import Acquire, Ask, Duty, NodeReport, WorkerStatus
 from pilot.panda.grants import GrantClient
 from pilot.panda.mailbox import Mailbox
-from pilot.panda.messages import Broken, Documents, Granted, Known, Message, Withdrawn
+from pilot.panda.messages import Documents, Fault, Granted, Known, Message, Withdrawn
 from pilot.panda.report import Followed, Pace, Report
 from pilot.values.deadline import REAL_CLOCK, Clock, Deadline
-from pilot.values.errors import PilotError
 from pilot.values.events import events
 
 log = events(__name__)
+
+_MOST_FAULTS = 3
+_LONGEST_PAUSE_S = 60.0
+_LONGEST_WAIT_S = 86400.0  # a condition takes no wait of any length
 
 _ASKING = (Acquire, Ask)
 """What main waits for, and can withdraw."""
@@ -52,6 +56,8 @@ class Reporter:
         self._news = 0
         self._withdrawing = False
         self._closing = False
+        self._faults = 0  # in a row
+        self._awake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def start(self) -> None:
@@ -134,6 +140,7 @@ class Reporter:
             if self._report is not None:
                 self._report.end(fields, deadline)
             self._changed.notify()
+        self._awake.set()
 
     def hurry(self) -> None:
         """A stop cannot wait: end the call in flight, and try everything again now."""
@@ -141,6 +148,7 @@ class Reporter:
             for duty in self._duties:
                 duty.hurry()
             self._changed.notify()
+        self._awake.set()
         self._client.wire.interrupt()
 
     def finish(self, deadline: Deadline) -> None:
@@ -149,6 +157,7 @@ class Reporter:
             self._closing = True
             self._withdrawing = True
             self._changed.notify()
+        self._awake.set()
         self._thread.join(deadline.timeout())
         if self._thread.is_alive():
             self._client.wire.interrupt()
@@ -166,15 +175,40 @@ class Reporter:
             self._changed.notify()
 
     def _run(self) -> None:
-        try:
-            while (duty := self._next()) is not None:
+        """The thread's life: what is to be told is kept outside of it, so that it can begin anew after any fault."""
+        while True:
+            try:
+                self._work()
+                break
+            except BaseException as error:  # noqa: BLE001 - the thread's top: heartbeats and final go on, whatever it was
+                self._tell_fault(error)
+            if self._closing and self._faults > _MOST_FAULTS:
+                break
+            self._pause()
+        self._client.wire.close()
+
+    def _work(self) -> None:
+        while (duty := self._next()) is not None:
+            try:
                 duty.attempt(self._client, self.mailbox.put)
-                self._finished(duty)
-        except Exception as error:  # noqa: BLE001 - the thread's top: main must hear of a fault here, or waits for ever
-            log.error(f"the reporter failed: {type(error).__name__}: {error}")
-            self.mailbox.put(Broken(PilotError(f"the reporter failed: {type(error).__name__}: {error}")))
-        finally:
-            self._client.wire.close()
+            except Exception as error:  # noqa: BLE001 - as above: one duty's fault is not another's
+                self._tell_fault(error)
+                duty.fault(error, self.mailbox.put)
+            else:
+                self._faults = 0
+            self._finished(duty)
+
+    def _tell_fault(self, error: BaseException) -> None:
+        """Log it, and leave word for main."""
+        self._faults += 1
+        with suppress(Exception):  # memory may be short; that is no reason to stop
+            log.crash("the reporter failed, and goes on", error)
+            self.mailbox.put(Fault(f"{type(error).__name__}: {error}"))
+
+    def _pause(self) -> None:
+        """Before it begins anew; not on the clock, which may be what fails."""
+        self._awake.wait(min(_LONGEST_PAUSE_S, 0.1 * 2 ** min(self._faults, 10)))
+        self._awake.clear()
 
     def _next(self) -> Duty | None:
         """Wait for the duty that is due first; None when the reporter shall end."""
@@ -191,7 +225,7 @@ class Reporter:
                 if self._closing and not open_duties:
                     return None
                 first = min((duty.due for duty in open_duties), default=math.inf)
-                self._clock.wait(self._changed, None if math.isinf(first) else first - now)
+                self._clock.wait(self._changed, None if math.isinf(first) else min(first - now, _LONGEST_WAIT_S))
 
     def _finished(self, duty: Duty) -> None:
         with self._changed:

@@ -6,14 +6,14 @@ that is not known is refused by its name, as what it asks for would not be done.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
-from pilot.values.errors import BadJob
+from pilot.values.decoding import decode_literal
+from pilot.values.errors import BadJob, Garbled
 from pilot.values.hpo import Checkpoints, PointWork
 from pilot.values.names import Lfn, Url, quoted
 
@@ -169,8 +169,8 @@ def _literal(name: str, text: str) -> Any:
     if len(text) > _MOST_LITERAL:
         raise BadJob("jobPars", f"runHPO argument {name}: more than {_MOST_LITERAL} characters")
     try:
-        return ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return decode_literal(text)
+    except Garbled:
         raise BadJob("jobPars", f"runHPO argument {name}: {quoted(text[:60])} is no list of files") from None
 
 

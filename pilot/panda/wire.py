@@ -18,11 +18,22 @@ from urllib3.filepost import encode_multipart_formdata
 from pilot.net.credentials import Credentials
 from pilot.net.transport import Answer, Limits, Transport
 from pilot.panda.decode import parse_json
-from pilot.values.errors import BadJob, CredentialError, ServerGarbled, ServerRefused, ServerUnavailable
+from pilot.values.decoding import DOCUMENT as DOCUMENT_RULES
+from pilot.values.decoding import decode_json
+from pilot.values.errors import (
+    BadJob,
+    CredentialError,
+    Garbled,
+    NotJson,
+    ServerGarbled,
+    ServerRefused,
+    ServerUnavailable,
+)
 
-DOCUMENT = Limits(connect_s=15, idle_s=30, total_s=60, most_bytes=64 << 20)  # ddmendpoints.json of ATLAS: 6 MB
+DOCUMENT = Limits(connect_s=15, idle_s=30, total_s=60, most_bytes=DOCUMENT_RULES.most_bytes)
 UPLOAD = Limits(connect_s=15, idle_s=60, total_s=300)
 
+MOST_MESSAGE = 500
 _HTTP_OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _SLOW_DOWN, _SERVER_FAULT = 200, 401, 403, 404, (408, 429), 500
 _GATEWAY = (502, 504)  # who says so is not the server, which may have done it
 _NO_CREDENTIAL = ("SSL secure connection is required", "production or pilot role", "no production/pilot role")
@@ -70,9 +81,9 @@ class Wire:
         answer = self._transport.call("GET", url, headers=self._headers, limits=DOCUMENT)
         check_status(f"GET {url}", answer)
         try:
-            return json.loads(answer.body)
-        except ValueError as error:
-            raise ServerGarbled(f"GET {url}: not JSON: {error}") from error
+            return decode_json(answer.body, DOCUMENT_RULES)
+        except Garbled as error:
+            raise ServerGarbled(f"GET {url}: {error}") from None
 
     def upload(self, url: str, name: str, content: bytes) -> dict[str, Any]:
         """POST a file as multipart part ``file`` (panda-protocol.md 12.1); the envelope."""
@@ -178,19 +189,30 @@ def _decode_jobs(answer: Answer) -> dict[str, Any]:
     """The envelope of an answer, told by its content and not by its header (trap 8)."""
     try:
         value = parse_json(answer.body)
-    except ValueError as error:
+    except NotJson as error:
         start = answer.body[:80].decode("utf-8", "replace")
-        raise ServerGarbled(f"the answer is no JSON ({error}): {start!r}", maybe_done=True) from error
+        raise ServerGarbled(f"the answer is {error}: {start!r}", maybe_done=True) from None
     if not isinstance(value, dict):
         raise ServerGarbled("the answer is no JSON object", maybe_done=True)
     return value
 
 
 def succeeded(call: str, envelope: Mapping[str, Any]) -> Any:
-    """The ``data`` of an envelope with success. Raises what its message means else."""
-    if envelope.get("success") is True:
+    """The ``data`` of an envelope with success. Raises what its message means else.
+
+    An object that says neither yes nor no is nobody's envelope: that is no refusal, and it is asked again.
+    """
+    success = envelope.get("success")
+    if success is True:
         return envelope.get("data")
-    raise refusal(call, str(envelope.get("message")))
+    if success is not False:
+        raise ServerGarbled(f"{call}: the answer does not say whether it succeeded", maybe_done=True)
+    raise refusal(call, message_of(envelope))
+
+
+def message_of(envelope: Mapping[str, Any]) -> str:
+    """The message of an envelope, as far as people read."""
+    return str(envelope.get("message"))[:MOST_MESSAGE]
 
 
 def refusal(call: str, message: str) -> CredentialError | ServerRefused | ServerUnavailable:

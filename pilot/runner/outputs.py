@@ -88,7 +88,7 @@ def stage_out(
             for file in stored:
                 done[file.lfn] = file
     except Stopped as error:
-        raise Stopped(f"{error}; {len(done)} of {len(job.outputs)} outputs were stored", error.code) from None
+        raise type(error)(f"{error}; {len(done)} of {len(job.outputs)} outputs were stored", error.code) from None
     return tuple(done[file.lfn] for file in job.outputs if file.lfn in done)
 
 

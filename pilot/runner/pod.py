@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pilot.net.credentials import Credentials
-from pilot.panda.messages import Message
+from pilot.panda.messages import Fault, Message
 from pilot.panda.reporter import Reporter
 from pilot.resources.given import NOTHING, Given
 from pilot.resources.probe import Resources, probe
@@ -18,11 +18,13 @@ from pilot.runner.journal import Journal
 from pilot.runner.watchdog import Watchdog
 from pilot.staging.lanes.lanes import Lanes
 from pilot.values.deadline import Clock, Deadline
-from pilot.values.events import Redactor
+from pilot.values.events import Redactor, events
 from pilot.values.outcome import Phase
 from pilot.values.settings import Settings
 from pilot.values.site import Site
 from pilot.values.stop import Drain, Part, Stop, Waitable, share
+
+log = events(__name__)
 
 _CLEAR_S = 3600.0
 _NO_VARIABLES = Visible()
@@ -69,9 +71,16 @@ class Pod:
             area.remove(limit)
 
     def hear(self, limit: Deadline, *wakers: Waitable) -> Message | None:
-        """The reporter's next message; None when the limit came, or one of ``wakers``, before it."""
+        """The reporter's next message; None when the limit came, or one of ``wakers``, before it.
+
+        Word of a fault in the reporter is no answer: it goes on, and so does the waiting.
+        """
         with self.watchdog.waiting(limit):
-            return self.reporter.mailbox.get(limit, *wakers)
+            message = self.reporter.mailbox.get(limit, *wakers)
+            while isinstance(message, Fault):
+                log.warning("the reporter had a fault meanwhile", why=message.why)
+                message = self.reporter.mailbox.get(limit, *wakers)
+            return message
 
 
 @dataclass(frozen=True, slots=True)

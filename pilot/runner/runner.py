@@ -58,11 +58,11 @@ def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
     except (JournalBroken, NoWorkDirectory) as error:
         refuse(job.id, job.attempt, error, pod)
         raise SiteError(str(error)) from error
-    with area, job_log(area.log, pod.redactor), Stop(pod.stop) as stop:
+    with area, Inspector(area) as inspector, job_log(area.log, pod.redactor), Stop(pod.stop) as stop:
         for secret in job.secrets.values():
             pod.redactor.learn(secret)
         log.info("job acquired", job=job.id, attempt=job.attempt, area=area.root)
-        pod.reporter.follow(_followed(job, identity, stop, area, pod))
+        pod.reporter.follow(_followed(job, identity, stop, inspector, pod))
         pod.reporter.phase(telling.phase(State.STARTING, Phase.STARTING, began))
 
         watch = Stopwatch(pod.clock)
@@ -93,9 +93,9 @@ def end_job(
     return delivered
 
 
-def _followed(job: Job, identity: Mapping[str, Any], stop: Stop, area: JobArea, pod: Pod) -> Followed:
+def _followed(job: Job, identity: Mapping[str, Any], stop: Stop, inspector: Inspector, pod: Pod) -> Followed:
     """What the server's commands can do to this job."""
-    return Followed(identity, stop, pod.drain.request, Inspector(area).look, pod.redactor.learn, job.debug)
+    return Followed(identity, stop, pod.drain.request, inspector.look, pod.redactor.learn, job.debug)
 
 
 def _seen_by(job: Job, pod: Pod) -> Pod:

@@ -99,6 +99,7 @@ def final(job: Job, outcome: Outcome, cpu: Cpu, gpu_names: Sequence[str] = ()) -
     payload = outcome.payload
     return {
         "job_status": outcome.state.value,
+        "job_sub_status": _reached(outcome),
         "start_time": _stamp(outcome.began),
         "end_time": _stamp(outcome.ended),
         "pilot_timing": _timing(outcome.seconds),
@@ -106,7 +107,7 @@ def final(job: Job, outcome: Outcome, cpu: Cpu, gpu_names: Sequence[str] = ()) -
         "pilot_error_code": outcome.cause.code if outcome.cause else 0,
         "pilot_error_diag": str(outcome.cause) if outcome.cause else None,
         "exe_error_code": payload.exit_code if payload and isinstance(outcome.cause, PayloadError) else None,
-        "exe_error_diag": outcome.stderr_line or None,
+        "exe_error_diag": (outcome.stderr_line or None) if _died(outcome) else None,
         **_used_at_last(outcome, job, cpu, gpu_names),
         "cpu_architecture_level": cpu.level or None,
         "core_count": job.cores,
@@ -117,10 +118,24 @@ def final(job: Job, outcome: Outcome, cpu: Cpu, gpu_names: Sequence[str] = ()) -
     }
 
 
+def _reached(outcome: Outcome) -> str:
+    """The sub-status at the end: how far the job came that failed. Without one the last heartbeat's would stay."""
+    if outcome.cause is None:
+        return outcome.state.value
+    return next((name.value for name in reversed(Phase) if name in outcome.seconds), Phase.STARTING.value)
+
+
+def _died(outcome: Outcome) -> bool:
+    """Whether the payload's last words are about an error: programs say all kinds of things on stderr."""
+    payload = outcome.payload
+    return isinstance(outcome.cause, PayloadError) or (payload is not None and payload.exit_code != 0)
+
+
 def refusal(error: JobError, now: datetime) -> dict[str, Any]:
     """The final of a job that was not begun."""
     return {
         "job_status": State.FAILED.value,
+        "job_sub_status": Phase.STARTING.value,
         "start_time": _stamp(now),
         "end_time": _stamp(now),
         "pilot_error_code": error.code,

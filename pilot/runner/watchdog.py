@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from pilot.files.opening import open_file
 from pilot.payload.proven import Proof, end_all_proven
 from pilot.values.deadline import Budget, Deadline
 from pilot.values.stop import Stop
@@ -51,6 +52,7 @@ class Watchdog:
         self._hard = Deadline.never()
         self._payloads: tuple[Proof, ...] = ()  # replaced as a whole, so that our thread can read it at any moment
         self._changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.signal: int | None = None  # the first one that means a stop
         self._ended = False
         self._testament: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -110,7 +112,9 @@ class Watchdog:
 
     def _heard(self) -> None:
         """A signal came: its time runs from now, also where main cannot run its handler."""
-        if set(os.read(self._arrivals, 512)) & {int(number) for number in _TERMS}:
+        stops = [number for number in os.read(self._arrivals, 512) if number in _TERMS]
+        if stops:
+            self.signal = self.signal or stops[0]
             self._count_down()
 
     def _count_down(self) -> None:
@@ -131,7 +135,8 @@ class Watchdog:
         stopped = self._hard.expired()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         why = "the grace period is nearly over" if stopped else f"nothing done for {self._stuck_s:g} s"
-        with self._log_file.open("a") as file:
+        descriptor = open_file(str(self._log_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        with os.fdopen(descriptor, "a") as file:
             file.write(f"{stamp} ERROR   the pilot is stuck and ends itself: {why}\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)

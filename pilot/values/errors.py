@@ -6,6 +6,7 @@
     ├── UsageError          wrong settings or arguments            exit 78
     ├── SiteError           this site, queue or node cannot work   exit 64
     ├── CredentialError     missing, expired or refused            exit 80
+    ├── Garbled             JSON of others that breaks the rules   (NotJson: that is none)
     ├── ServerError         one call to the PanDA server failed
     │   ├── ServerUnavailable   try again: refused, reset, timed out, 5xx, StatusCode 10 or 30
     │   ├── ServerGarbled       try again: the answer could not be read
@@ -70,6 +71,14 @@ class CredentialError(PilotError):
     """The pilot's own credential is missing, expired, or was refused."""
 
     exit_code = 80
+
+
+class Garbled(PilotError, ValueError):
+    """JSON that somebody else wrote, and that is not as it may be; caught where it is known whose it is."""
+
+
+class NotJson(Garbled):
+    """A text that is no JSON at all."""
 
 
 class ServerError(PilotError):

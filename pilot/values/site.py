@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,10 +10,14 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from pilot.values.errors import SiteError
-from pilot.values.names import Endpoint, Lfn, Scope, Url
+from pilot.values.decoding import DOCUMENT, decode_loosely
+from pilot.values.errors import Garbled, SiteError
+from pilot.values.names import Endpoint, Lfn, Scope, Url, quoted
 
 SCHEMES = ("root", "roots", "xroot", "davs", "https", "dav", "http", "file")
+
+_MOST = 10**9  # of any number in queue data: 30 years, 950 TiB
+_LONGEST, _LONGEST_NAME = 1 << 16, 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +144,20 @@ def parse_queue(name: str, raw: object) -> Queue:
     if isinstance(raw, dict) and isinstance(raw.get(name), dict):
         raw = raw[name]
     if not isinstance(raw, dict) or raw.get("error"):
-        raise SiteError(f"queue data of {name}: not an object, or an error: {str(raw)[:200]}")
-    status = str(raw.get("status", "online")).lower()
-    state = str(raw.get("state", "ACTIVE")).upper()
+        raise SiteError(f"queue data of {name}: not an object, or an error: {quoted(str(raw), 200)}")
+    nickname, resource = _name(raw, "nickname"), _name(raw, "panda_resource")
     return Queue(
-        name=str(raw.get("nickname") or name),
-        resource=str(raw.get("panda_resource") or raw.get("nickname") or name),
-        site=str(raw.get("atlas_site") or raw.get("gstat") or raw.get("panda_resource") or name),
-        online=status != "offline" and state == "ACTIVE",
+        name=nickname or name,
+        resource=resource or nickname or name,
+        site=_name(raw, "atlas_site") or _name(raw, "gstat") or resource or name,
+        online=_text(raw, "status").lower() != "offline" and (_text(raw, "state") or "ACTIVE").upper() == "ACTIVE",
         timefloor_s=60 * _number(raw, "timefloor"),
         maxtime_s=_number(raw, "maxtime"),
         maxwdir_mib=_number(raw, "maxwdir"),
         maxinputsize_mib=_number(raw, "maxinputsize"),
-        needs_cvmfs=str(raw.get("is_cvmfs")).lower() == "true",
-        catchall=frozenset(str(raw.get("catchall") or "").replace(",", " ").split()),
-        environ=MappingProxyType(_environ(str(raw.get("environ") or ""))),
+        needs_cvmfs=_text(raw, "is_cvmfs").lower() == "true",
+        catchall=frozenset(_text(raw, "catchall").replace(",", " ").split()),
+        environ=MappingProxyType(_environ(_text(raw, "environ"))),
         astorages=MappingProxyType({str(key): _endpoints(names) for key, names in _mapping(raw, "astorages").items()}),
         params=MappingProxyType(dict(_mapping(raw, "params"))),
     )
@@ -186,43 +187,96 @@ def overwritten(site: Site, queue: Mapping[str, Any], storages: Mapping[str, Any
 
 def parse_storages(raw: object) -> dict[str, Storage]:
     """Read storage data, ``{name: object}``. Raises SiteError that names the storage."""
+    storages, unreadable = readable_storages(raw)
+    if unreadable:
+        raise SiteError(unreadable[0])
+    return storages
+
+
+def readable_storages(raw: object) -> tuple[dict[str, Storage], list[str]]:
+    """The same, and what is wrong with the entries that are left out. Raises SiteError for what is no object.
+
+    The document is everybody's: an entry of another site that cannot be read is no reason to run no jobs here.
+    """
     if not isinstance(raw, dict):
         raise SiteError("storage data: not an object")
-    return {name: _parse_storage(name, entry) for name, entry in raw.items()}
+    storages, unreadable = {}, []
+    for name, entry in raw.items():
+        try:
+            storages[name] = _parse_storage(name, entry)
+        except SiteError as error:
+            unreadable.append(str(error))
+    return storages, unreadable
 
 
 def _parse_storage(name: str, entry: Any) -> Storage:
     try:
         protocols = {
-            str(activity): tuple(Protocol(str(one["endpoint"]), str(one["path"])) for one in several)
+            str(activity): tuple(Protocol(_part(one, "endpoint"), _part(one, "path")) for one in _list(several))
             for activity, several in _mapping(entry, "arprotocols").items()
         }
         return Storage(
             name=Endpoint(name),
-            deterministic=bool(entry.get("is_deterministic", True)),
+            deterministic=_text(entry, "is_deterministic").lower() not in ("false", "0"),
             protocols=MappingProxyType(protocols),
-            site=str(entry.get("site") or ""),
+            site=_text(entry, "site"),
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise SiteError(f"storage data of {name[:60]!r}: {type(error).__name__}: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError, SiteError) as error:
+        why = (
+            str(error).removeprefix("queue data: ")
+            if isinstance(error, SiteError)
+            else f"{type(error).__name__}: {error}"
+        )
+        raise SiteError(f"storage data of {quoted(name)}: {why}") from None
+
+
+def _part(protocol: Any, key: str) -> str:
+    value = protocol[key]
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise TypeError(f"{key} is no text, or too long")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise TypeError("not a list")
+    return list(value)
 
 
 def _endpoints(names: Any) -> tuple[Endpoint, ...]:
     try:
-        return tuple(Endpoint(name) for name in names)
+        return tuple(Endpoint(name) for name in _list(names))
     except (TypeError, ValueError) as error:
         raise SiteError(f"queue data: astorages: {error}") from None
 
 
+def _text(raw: Mapping[str, Any], key: str) -> str:
+    """A text, or a number or switch as text; "" where it is missing or NULL."""
+    value = raw.get(key)
+    if value in (None, "NULL"):
+        return ""
+    if not isinstance(value, str | int | float) or len(str(value)) > _LONGEST:
+        raise SiteError(f"queue data: {key}: {quoted(str(value))} is not a text, or too long")
+    return str(value)
+
+
+def _name(raw: Mapping[str, Any], key: str) -> str:
+    """The same for a name, which may become part of a path, and of a line."""
+    text = _text(raw, key)
+    if not text.isprintable() or "/" in text or len(text) > _LONGEST_NAME:
+        raise SiteError(f"queue data: {key}: {quoted(text)} is not a name")
+    return text
+
+
 def _number(raw: Mapping[str, Any], key: str) -> int:
-    """A number that may be a string; missing, None and "NULL" are 0."""
+    """A number that may be a string; missing, None and "NULL" are 0, and what is beyond all measure the most."""
     value = raw.get(key)
     if value in (None, "", "NULL"):
         return 0
     try:
-        return max(0, int(float(value)))
-    except (TypeError, ValueError):
-        raise SiteError(f"queue data: {key}: {value!r} is not a number") from None
+        return min(_MOST, max(0, int(float(value))))
+    except (TypeError, ValueError, OverflowError):
+        raise SiteError(f"queue data: {key}: {quoted(str(value))} is not a number") from None
 
 
 def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -230,12 +284,9 @@ def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = raw.get(key)
     if isinstance(value, str) and value not in ("", "NULL"):
         try:
-            value = json.loads(value)
-        except ValueError:
-            try:
-                value = ast.literal_eval(value)
-            except (SyntaxError, ValueError):
-                value = None
+            value = decode_loosely(value, DOCUMENT)
+        except Garbled:
+            value = None
     return value if isinstance(value, dict) else {}
 
 

@@ -8,26 +8,30 @@ from enum import StrEnum
 from typing import Literal, Protocol, Self
 
 from pilot.values.deadline import Budget, Deadline
-from pilot.values.errors import Stopped
+from pilot.values.errors import GivenAway, Stopped
 
 
 class Reason(StrEnum):
     """Why a stop was asked for. A closed list: each one is an error code at the server."""
 
     SIGTERM = "sigterm"
+    SIGINT = "sigint"
     PREEMPTED = "preempted"
     TOBEKILLED = "tobekilled"
+    ALREADY_DONE = "alreadydone"
     WALLTIME = "walltime"
     DEADLINE = "deadline"
 
 
-FROM_OUTSIDE = (Reason.SIGTERM, Reason.PREEMPTED)
+FROM_OUTSIDE = (Reason.SIGTERM, Reason.SIGINT, Reason.PREEMPTED)
 """The reasons that take the pilot, and not its job: what the job has done is worth saving."""
 
 _TELLS: dict[Reason, tuple[int, str]] = {
     Reason.SIGTERM: (1201, "the pilot was told to stop by SIGTERM"),
+    Reason.SIGINT: (1208, "the pilot was told to stop by SIGINT"),
     Reason.PREEMPTED: (1379, "preempted: the pod is being taken away (SIGTERM)"),
     Reason.TOBEKILLED: (1144, "killed by the PanDA server (tobekilled)"),
+    Reason.ALREADY_DONE: (1144, "the PanDA server has this job's end already (alreadydone)"),
     Reason.WALLTIME: (1213, "the job's wall time limit was reached"),
     Reason.DEADLINE: (1213, "the pilot's own deadline was reached"),
 }
@@ -36,7 +40,7 @@ _TELLS: dict[Reason, tuple[int, str]] = {
 def error_of(reason: Reason) -> Stopped:
     """What a stop for this reason is at the server."""
     code, text = _TELLS[reason]
-    return Stopped(text, code)
+    return GivenAway(text, code) if reason is Reason.ALREADY_DONE else Stopped(text, code)
 
 
 Part = Literal["payload", "outputs", "save", "report", "leave"]

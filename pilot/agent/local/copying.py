@@ -163,7 +163,7 @@ class _Interrupts:
         """The handler."""
         if self.number is None:
             self.number = number
-        self.stop.request(Reason.SIGTERM)
+        self.stop.request(Reason.SIGINT if number == signal.SIGINT else Reason.SIGTERM)
         if self._raising:
             raise _Interrupted
 

@@ -18,7 +18,8 @@ from pilot.runner.hpo.book import Book
 from pilot.runner.hpo.messages import Steps
 from pilot.runner.hpo.service import Asker, Lines, PointService
 from pilot.runner.pod import Pod
-from pilot.values.errors import ServerUnavailable
+from pilot.values.decoding import LOOSE, decode_json
+from pilot.values.errors import Garbled, ServerUnavailable
 from pilot.values.events import events
 from pilot.values.hpo import PointWork
 
@@ -93,8 +94,8 @@ def _report(transport: Transport, asked: PointWork, point: str, steps: Steps) ->
     if answer.status != _OK:
         raise ServerUnavailable(f"POST {url}: HTTP {answer.status}")
     try:
-        return json.loads(answer.body).get("prune") is True
-    except (ValueError, AttributeError):
+        return decode_json(answer.body, LOOSE).get("prune") is True
+    except (Garbled, AttributeError):
         return False
 
 

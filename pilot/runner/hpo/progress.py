@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from pathlib import Path
 
 from pilot.files.kept import KeptFile
 from pilot.payload.sync import read
+from pilot.values.decoding import LOOSE, decode_json
+from pilot.values.errors import Garbled
 from pilot.values.hpo import finite
 
 FILE = "progress.jsonl"
@@ -85,8 +86,8 @@ class Progress:
 def _from_json(line: str) -> Intermediate | None:
     """An object with ``step`` and ``loss``; other keys, such as Katib's, are not looked at."""
     try:
-        value = json.loads(line[:_MOST_LINE])
-    except (ValueError, RecursionError):
+        value = decode_json(line[:_MOST_LINE], LOOSE)
+    except Garbled:
         return None
     if not isinstance(value, dict):
         return None

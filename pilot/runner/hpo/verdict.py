@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 from collections.abc import Mapping
@@ -14,11 +13,14 @@ from typing import Any
 
 from pilot.files.kept import KeptFile
 from pilot.payload.sync import read
+from pilot.values.decoding import LOOSE, Rules, decode_json
+from pilot.values.errors import Garbled, NotJson
 from pilot.values.hpo import PointWork, finite
 from pilot.values.outcome import PayloadEnd
 
 _MOST_ANSWER = 1 << 20
 _MOST_META = 1 << 20
+_METADATA = Rules(twice=True)  # it goes on to the server, in JSON without odd numbers
 _TAIL = 1 << 16
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
@@ -97,9 +99,9 @@ def _answer(file: Path) -> tuple[dict[str, Any] | None, str]:
     if len(text) > _MOST_ANSWER:
         return None, f"{file.name} is larger than 1 MiB"
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None, f"{file.name} is not JSON"
+        value = decode_json(text, LOOSE)
+    except Garbled as error:
+        return None, f"{file.name} is not JSON" + ("" if isinstance(error, NotJson) else f" as it should be: {error}")
     return (value, "") if isinstance(value, dict) else (None, f"{file.name} is no object")
 
 
@@ -109,14 +111,10 @@ def _meta(file: Path) -> Mapping[str, Any]:
     if text is None or len(text) > _MOST_META:
         return {}
     try:
-        value = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        value = decode_json(text, _METADATA)
+    except Garbled:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"holds {name}, which is no JSON")
 
 
 def _out_of_memory(end: PayloadEnd, stderr: KeptFile) -> bool:
