@@ -40,6 +40,7 @@ class Study:
         self._server = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         assert self._server.stdout is not None
         self._url = self._server.stdout.readline().split()[1]
+        self._token = (folder / "data/local_token").read_text().strip()
         self._points = points
         study = {
             "study": "sleepers",
@@ -72,7 +73,8 @@ class Study:
         self._server.wait()
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        answer = requests.request(method, self._url + path, json=body, timeout=30)
+        headers = {"Authorization": f"Bearer {self._token}"}
+        answer = requests.request(method, self._url + path, json=body, headers=headers, timeout=30)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 

@@ -56,6 +56,7 @@ class Server:
         self.url = self._process.stdout.readline().split()[1]
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.headers["Authorization"] = f"Bearer {(data / 'local_token').read_text().strip()}"
 
     def get(self, path: str) -> Any:
         """A JSON document of the server."""

@@ -25,8 +25,11 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
+from pilot.agent import configuration
+from pilot.agent.local import servers
 from tests.facts import IN_FLIGHT_S, Facts, Lister, Pilot, Stored, facts_of
 from tests.history import FINALS, Attempt, History, Request, as_object, decoded, read
+from tests.local import LocalToken, local_token
 
 _RANK = {"starting": 0, "running": 1, "transferring": 2}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -87,8 +90,16 @@ def examine(
         if session is None:
             session = stack.enter_context(requests.Session())
             session.trust_env = False
+            session.auth = LocalToken(_token(server, data))
         server = server.rstrip("/")
         return _judge(read(server, session), facts or Facts(), Store(server, session, data, moved))
+
+
+def _token(server: str, data: Path | None) -> str:
+    """The server's local token, as `pilot status` finds it unless the server's directory is known."""
+    if data is not None:
+        return local_token(data)
+    return configuration.local_token() or servers.token_of(server, configuration.runtime_places())
 
 
 def _judge(history: History, facts: Facts, store: Store) -> Report:

@@ -20,6 +20,7 @@ import requests
 
 from tests.checker import examine
 from tests.facts import Facts, Pilot, left_running, process
+from tests.local import LocalToken, local_token
 
 DEADLINE_S = 60.0
 _BURIED_S = 1.0
@@ -51,6 +52,7 @@ class Serve:
         self.session = requests.Session()
         self.session.trust_env = False
         self.session.verify = verify
+        self.session.auth = LocalToken(lambda: local_token(data))
         self.process = None
         self.checked = True
         self.abandoned = set()

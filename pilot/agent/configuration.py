@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pilot.resources.visible import Visible
 from pilot.values.errors import UsageError
 from pilot.values.settings import Resolved, environment_names, names, resolve
 
+LOCAL_TOKEN = "PILOT_LOCAL_TOKEN"  # noqa: S105 - a variable's name
 DEFAULT_FILE = Path("/etc/pilot/pilot.yaml")
 
 
@@ -55,7 +57,18 @@ def surroundings(resolved: Resolved) -> Surroundings:
 def without_settings() -> dict[str, str]:
     """The environment less whatever sets a setting: for a pilot whose settings are all given to it."""
     steering = {variable for name in names() for variable in environment_names(name)}
-    return {name: value for name, value in os.environ.items() if name not in steering}
+    return {name: value for name, value in os.environ.items() if name not in {*steering, LOCAL_TOKEN}}
+
+
+def local_token() -> str:
+    """The token of an embedded server's own calls, as the environment has it; "" without."""
+    return os.environ.get(LOCAL_TOKEN, "")
+
+
+def runtime_places() -> tuple[Path, ...]:
+    """Where processes of this user leave notes for each other, the best place first."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return (*([Path(runtime)] if runtime.startswith("/") else []), Path(tempfile.gettempdir()))
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -63,8 +76,10 @@ def _read(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"settings file {file}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"settings file {file}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UsageError(f"settings file {file}: nested deeper than settings are") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"settings file {file}: not YAML: {' '.join(str(error).split())[:300]}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pilot.embedded import documents
 from pilot.embedded.database import Change, Entry, JobTable
 from pilot.embedded.events import EventTable, Tally
 from pilot.embedded.jobs import Record, worth_a_retry
@@ -85,8 +85,8 @@ def _names(definition: Mapping[str, Any], key: str) -> list[str]:
 def _read(text: str, inputs: list[str]) -> set[str] | None:
     """The names in a report; None if it cannot be read, or lacks what each entry must have."""
     try:
-        report = json.loads(text)
-    except ValueError:
+        report = documents.loads(text)
+    except (ValueError, documents.Unreadable):
         return None
     if not isinstance(report, dict) or not report:
         return None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import zlib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
-from pilot.embedded import outage
+from pilot.embedded import documents, outage
 from pilot.embedded.calls import CALLS
 from pilot.embedded.handlers import Handler, Visit
 from pilot.embedded.identity import Caller, Denied, Gate
@@ -39,8 +38,8 @@ class Api:
             told = self._run(call, request, self._gate.caller(request))
         except Denied as denial:
             return Answer(403, str(denial))
-        except json.JSONDecodeError as error:
-            return Answer(500, f"ERROR : received invalid JSON : {error}")
+        except documents.Unreadable as error:
+            return Answer(error.status, f"ERROR : {error}")
         except (Crashed, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
             return Answer(500, str(error))
         return Answer(200, json.dumps(told) if request.wants_json else str(told))
@@ -77,17 +76,32 @@ def parameters(request: Request) -> object:
     if request.method == "GET":
         return _texts(request.query)
     if request.content_type == JSON:
-        return json.loads(plain_body(request).decode())
+        return _json(plain_body(request))
     if request.content_type.partition(";")[0].strip() == "application/x-www-form-urlencoded":
         return _texts(request.body.decode("utf-8", "replace"))
     return dict(request.form)
 
 
+def _json(body: bytes) -> object:
+    try:
+        return documents.loads(body)
+    except json.JSONDecodeError as error:
+        raise Crashed(f"ERROR : received invalid JSON : {error}") from None
+
+
 def plain_body(request: Request) -> bytes:
-    """The body without its compression; raises OSError, EOFError or zlib.error if it is not gzip."""
-    return gzip.decompress(request.body) if request.content_encoding == "gzip" else request.body
+    """The body without its compression. Raises OSError, EOFError or zlib.error if it is not gzip, TooLarge."""
+    is_packed = request.content_encoding.strip().lower() == "gzip"
+    return documents.unpacked(request.body) if is_packed else request.body
 
 
 def _texts(encoded: str) -> dict[str, Any]:
     """A query string as the server reads it: a repeated key is a list, a single one stays a text."""
-    return {key: several[0] if len(several) == 1 else several for key, several in parse_qs(encoded, True).items()}
+    try:
+        told = parse_qs(encoded, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise documents.Unreadable(f"more than {_MOST_FIELDS} fields") from None
+    return {key: several[0] if len(several) == 1 else several for key, several in told.items()}
+
+
+_MOST_FIELDS = 10_000

@@ -6,21 +6,23 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 from flask import Flask, Response, g, request, send_file
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from pilot.embedded import api, files, local, sitedata
+from pilot.embedded import api, documents, files, local, sitedata
+from pilot.embedded.bodies import Bodies
 from pilot.embedded.event_calls import EventCalls
 from pilot.embedded.faults import GARBAGE, Kind, Rule
-from pilot.embedded.hpo import idds
+from pilot.embedded.hpo import idds, progress
 from pilot.embedded.hpo import local as hpo_local
 from pilot.embedded.job_calls import JobCalls
 from pilot.embedded.parts import Parts
 from pilot.embedded.wire import Request
 
-_LARGEST_BODY = 64 * 2**20
 _LARGEST_UPLOAD = 2**30
 _PANDA = ("api", "server")
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
@@ -31,11 +33,16 @@ def application(parts: Parts) -> Flask:
     app = Flask("pilot.embedded", static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.converters["rest"] = _Rest
-    app.before_request(lambda: _before(parts))
+    bodies = Bodies()
+    app.before_request(lambda: _before(parts, bodies))
     app.after_request(lambda response: _after(parts, response))
+    app.teardown_request(_give_back)
+    app.register_error_handler(HTTPException, _told)
+    app.register_error_handler(documents.Unreadable, lambda error: _refused(error.status, str(error)))
     app.register_blueprint(local.blueprint(parts))
     app.register_blueprint(files.blueprint(parts.store))
     app.register_blueprint(hpo_local.blueprint(parts.studies, parts.events, parts.generator))
+    app.register_blueprint(progress.blueprint(parts.studies))
     app.register_blueprint(idds.blueprint(parts.idds, parts.gate, _request))
     app.add_url_rule("/cache/schedconfig/<name>.all.json", "queue", lambda name: _queue(parts, name))
     app.add_url_rule("/cache/ddmendpoints.json", "storages", lambda: _json(sitedata.storage_data(request.host_url)))
@@ -108,21 +115,47 @@ def _json(value: object, status: int = 200) -> Response:
     return Response(json.dumps(value), status, content_type="application/json")
 
 
-def _before(parts: Parts) -> Response | None:
+def _before(parts: Parts, bodies: Bodies) -> Response | None:
     """Record the request's arrival, then let a fault happen to it."""
-    g.seq, g.rule, sent = None, None, None
+    g.seq, g.rule, g.held = None, None, ExitStack()
     if request.headers.get("Transfer-Encoding"):
-        return Response("ERROR : Content-Length is needed\n", 411, content_type="text/plain")
+        return _refused(411, "Content-Length is needed")
     if (request.content_length or 0) > _largest():
-        return Response("ERROR : the body is too large\n", 413, content_type="text/plain")
-    text = "" if _is_file() or _is_upload() else _body_text()
-    sent = _read(text)
-    g.seq = parts.log.arrived(request.method, _full_path(), text, _named_jobs(sent))
+        return _refused(413, "the body is too large")
+    text = ""
+    if not (_is_file() or _is_upload()):
+        g.held.enter_context(bodies.taken(request))
+        text = _body_text()
+    jobs, state = _about(text)
+    g.seq = parts.log.arrived(request.method, _full_path(), text, jobs)
     if request.path == "/local/faults":
         return None
-    state = sent.get("job_status") if isinstance(sent, dict) else None
-    g.rule = parts.faults.strike(request.path, state if isinstance(state, str) else None)
+    g.rule = parts.faults.strike(request.path, state)
     return _struck(parts, g.rule) if g.rule else None
+
+
+def _give_back(_error: BaseException | None) -> None:
+    """Let another large body have its turn."""
+    held: ExitStack | None = g.pop("held", None)
+    if held is not None:
+        held.close()
+
+
+def _told(error: HTTPException) -> Response | HTTPException:
+    """A refusal in one line, as JSON where our own commands read it."""
+    status = error.code or 500
+    if status < _REFUSAL:
+        return error
+    return _refused(status, " ".join(f"{error.name}: {error.description}".split()))
+
+
+def _refused(status: int, text: str) -> Response:
+    if request.path.startswith("/local/"):
+        return _json({"error": text}, status)
+    return Response(f"ERROR : {text}\n", status, content_type="text/plain")
+
+
+_REFUSAL = 400
 
 
 def _struck(parts: Parts, rule: Rule) -> Response | None:
@@ -194,7 +227,7 @@ def _largest() -> float:
     """How long a body may be; files of the store may have any length."""
     if _is_file():
         return float("inf")
-    return _LARGEST_UPLOAD if _is_upload() else _LARGEST_BODY
+    return _LARGEST_UPLOAD if _is_upload() else documents.LARGEST
 
 
 def _full_path() -> str:
@@ -210,11 +243,14 @@ def _body_text() -> str:
         return request.get_data().decode("utf-8", "replace")
 
 
-def _read(text: str) -> Any:
+def _about(text: str) -> tuple[list[int], str | None]:
+    """The jobs that a request is about, and the state that it tells. Raises Unreadable."""
     try:
-        return json.loads(text)
+        sent = documents.loads(text) if text else None
     except ValueError:
-        return None
+        sent = None
+    state = sent.get("job_status") if isinstance(sent, dict) else None
+    return list(_named_jobs(sent)), state if isinstance(state, str) else None
 
 
 def _named_jobs(sent: Any) -> Iterator[int]:
@@ -230,7 +266,10 @@ def _named_jobs(sent: Any) -> Iterator[int]:
 
 def _given_jobs(text: str) -> list[int]:
     """The jobs that an answer gives out."""
-    answer = _read(text)
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return []
     if not isinstance(answer, dict):
         return []
     if isinstance(answer.get("id"), int):

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pilot.embedded.identity import ROBOT
-from pilot.embedded.tokens import write_secret
+from pilot.embedded.secretfile import write_secret
 
 _CA = "ca.pem"
 _CA_KEY = "ca-key.pem"
@@ -39,10 +39,11 @@ class Authority:
         """What a client trusts."""
         return self._directory / _CA
 
-    def server_files(self, host: str) -> tuple[str, str]:
-        """A fresh certificate for this host and localhost, and its key, as file names."""
+    def server_files(self, host: str, *more: str) -> tuple[str, str]:
+        """A fresh certificate for this host, ``more`` names of it, and localhost, and its key, as file names."""
         key = _key()
-        names = [_alternative(name) for name in dict.fromkeys((host, "localhost", "127.0.0.1", "::1", _own_name()))]
+        known = dict.fromkeys((host, *more, "localhost", "127.0.0.1", "::1", _own_name()))
+        names = [_alternative(name) for name in known]
         certificate = self._issue(
             _subject("hosts", host[:64]),
             key,

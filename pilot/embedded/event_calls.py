@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pilot.embedded import documents
 from pilot.embedded.events import EventTable, RangeId, Told, pool
 from pilot.embedded.handlers import Handler, Visit
 from pilot.embedded.hpo.studies import Studies
@@ -78,7 +79,7 @@ class EventCalls:
 
     def _statuses(self, asked: Mapping[str, Any], _visit: Visit) -> Envelope:
         try:
-            pairs = [(one["task_id"], one["panda_id"]) for one in json.loads(asked["job_task_ids"])]
+            pairs = [(one["task_id"], one["panda_id"]) for one in documents.loads(asked["job_task_ids"])]
         except (ValueError, TypeError, KeyError):
             return _REFUSED
         if not all(_is_number(number) for pair in pairs for number in pair):
@@ -148,7 +149,7 @@ _FINE_GRAINED = 2
 
 def _reports(text: str, version: int) -> Iterator[tuple[Any, Any]]:
     """Each range's report with the zip file it is in; ValueError if the text is no list."""
-    items = json.loads(text)
+    items = documents.loads(text)
     if not isinstance(items, list):
         raise ValueError("not a list")  # noqa: TRY004 - one kind of error for bad input
     for item in items:

@@ -1,8 +1,9 @@
 """The HTTP server under the Flask application: threads, keep-alive, and what WSGI does not offer.
 
 Three things are added to the WSGI environment: ``pilot.there``, a function that tells whether the client still
-waits; ``pilot.client``, the subject of its certificate; and ``pilot.drop``: set to True, the connection is closed
-without an answer.
+waits; ``pilot.client``, the subject of its certificate; and ``pilot.here``, our address as the client knows it. Two
+are looked for in it: ``pilot.drop``, to close the connection without an answer, and ``pilot.refused``, to answer
+without reading what else the client would send.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ import threading
 import time
 from typing import Any
 
-from cheroot import errors, wsgi
+from cheroot import wsgi
 from cheroot.ssl.builtin import BuiltinSSLAdapter
 
+from pilot.embedded.connections import IDLE_S, Connection, Connections
+from pilot.embedded.streams import HEAD_BYTES
+
 _THREADS = 48
-_KEEP_ALIVE_S = 600
-_CONNECTIONS = 1000
 _PIECE_BYTES = 2**16
 _DRAINED_BYTES = 2**28
+_DRAINED_S = 30.0
 _ERROR = 40
-_KNOCK_S = 0.005
 
 
 class _Gateway(wsgi.Gateway_10):
@@ -34,7 +36,12 @@ class _Gateway(wsgi.Gateway_10):
         """The WSGI environment, with what this module adds to it."""
         environ = super().get_environ()  # type: ignore[no-untyped-call]
         connection = self.req.conn.socket
-        return {**environ, "pilot.there": lambda: client_waits(connection), "pilot.client": subject(connection)}
+        own = {
+            "pilot.there": lambda: client_waits(connection),
+            "pilot.client": subject(connection),
+            "pilot.here": here(connection),
+        }
+        return {**environ, **own}
 
     def respond(self) -> None:
         """Run the application and send what it answers, or nothing."""
@@ -54,27 +61,45 @@ class _Gateway(wsgi.Gateway_10):
     def _drain(self) -> None:
         """Throw away what the application did not read of the body; it would be the next request's beginning.
 
-        cheroot does this too, but at one go into memory, and not at all below chunks.
+        cheroot does this too, but at one go into memory, and as long as it takes.
         """
-        left = _DRAINED_BYTES
-        with contextlib.suppress(OSError, ValueError, errors.MaxSizeExceeded):
-            while left > 0 and (chunk := self.req.rfile.read(min(left, _PIECE_BYTES))):
-                left -= len(chunk)
-        if left <= 0 or self.req.chunked_read:
-            self.req.close_connection = True
+        if self.env.get("pilot.refused") or b"Transfer-Encoding" in self.req.inheaders:
+            self.req.close_connection |= bool(self._unread)
+            self._forget_body()
+            return
+        end, most = time.monotonic() + _DRAINED_S, self._unread - _DRAINED_BYTES
+        with contextlib.suppress(OSError):
+            while self._unread > max(0, most) and time.monotonic() < end:
+                if not self.req.rfile.read(_PIECE_BYTES):
+                    break
+        self.req.close_connection |= bool(self._unread)
+        self._forget_body()
+
+    @property
+    def _unread(self) -> int:
+        """How much of the body is to come; what has no length may be anything."""
+        return 1 if self.req.chunked_read else int(self.req.rfile.remaining)
+
+    def _forget_body(self) -> None:
+        """What is left is left: cheroot would wait for it."""
+        if not self.req.chunked_read:
+            self.req.rfile.remaining = 0
 
     def _hang_up(self) -> None:
         """Close without a byte: cheroot must believe that the answer is out."""
         self.req.sent_headers = True
         self.req.close_connection = True
+        self.req.conn.is_hung_up = True
         hang_up(self.req.conn.socket)
 
 
 class HttpServer(wsgi.Server):
     """A threaded HTTP server whose requests in progress can be cut off."""
 
-    keep_alive_conn_limit = _CONNECTIONS
     expiration_interval = 0.1
+    max_request_header_size = HEAD_BYTES
+    ConnectionClass = Connection
+    _connections: Any
 
     def __init__(
         self, address: tuple[str, int], application: Any, certificate: tuple[str, str] | None, clients: str = ""
@@ -86,7 +111,7 @@ class HttpServer(wsgi.Server):
             numthreads=_THREADS,
             server_name="pilot-serve",
             request_queue_size=128,
-            timeout=_KEEP_ALIVE_S,
+            timeout=IDLE_S,
             shutdown_timeout=1,
         )
         self.gateway = _Gateway
@@ -115,6 +140,12 @@ class HttpServer(wsgi.Server):
             self.refusal = error.strerror or str(error)
             raise
 
+    def prepare(self) -> None:
+        """Listen, and let our own thread look after the connections instead of cheroot's."""
+        super().prepare()
+        self._connections.close()
+        self.connections = self._connections = Connections(self)
+
     @contextlib.contextmanager
     def busy(self, connection: socket.socket) -> Any:
         """Note that a request of this connection is being worked on."""
@@ -131,20 +162,20 @@ class HttpServer(wsgi.Server):
             time.sleep(0.01)
         for connection in list(self._busy):
             hang_up(connection)
-        knock = threading.Timer(_KNOCK_S, self._knock)
-        knock.start()
         self.stop()
-        knock.join()
-
-    def _knock(self) -> None:
-        """Connect to ourselves: the accepting thread looks only then, or after its interval, whether it shall end."""
-        with contextlib.suppress(OSError, ValueError):
-            socket.create_connection(self.bind_addr[:2], timeout=1).close()
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         """Tell errors only: a client that broke off is no news."""
         if level >= _ERROR:
             super().error_log(msg, level, traceback)
+
+
+def here(connection: socket.socket) -> str:
+    """The address at which a client has reached us."""
+    try:
+        return str(connection.getsockname()[0])
+    except OSError:
+        return ""
 
 
 def _ask_for_certificates(context: ssl.SSLContext, clients: str) -> None:

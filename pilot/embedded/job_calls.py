@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pilot.embedded import jobs, selection
+from pilot.embedded import documents, jobs, selection
 from pilot.embedded.adder import Adder
 from pilot.embedded.calls import CALLS
 from pilot.embedded.database import Change, Entry, JobTable
@@ -211,7 +210,7 @@ def _killed(record: Record | None, code: int | None) -> Change[bool]:
 
 def _gpus(architecture: object) -> int:
     """How many GPUs a pilot has told of."""
-    told = json.loads(architecture) if isinstance(architecture, str) else architecture
+    told = documents.loads(architecture) if isinstance(architecture, str) else architecture
     models = told.get("gpus") if isinstance(told, dict) else None
     counts = [one.get("count") for one in models if isinstance(one, dict)] if isinstance(models, list) else []
     return sum(count for count in counts if isinstance(count, int))
@@ -221,7 +220,7 @@ def _bad_architecture(value: object) -> str:
     """The complaint about a target_architecture, "" if it can be read."""
     try:
         if isinstance(value, str):
-            json.loads(value)
+            documents.loads(value)
     except ValueError as error:
         return f"failed to parse target_architecture with {error}"
     return ""

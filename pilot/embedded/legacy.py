@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pilot.embedded import documents
 from pilot.embedded.handlers import Handler, Visit
 from pilot.embedded.wire import Answer, Envelope
 
@@ -69,7 +70,7 @@ class Legacy:
         return self._updated(told, 1, visit)
 
     def _update(self, form: Form, visit: Visit) -> object:
-        return self._updated(json.loads(form["eventRanges"]), int(form.get("version", 0)), visit)
+        return self._updated(documents.loads(form["eventRanges"]), int(form.get("version", 0)), visit)
 
     def _updated(self, told: object, version: int, visit: Visit) -> object:
         done = self._run("event/update_event_ranges", visit, event_ranges=json.dumps(told), version=version)

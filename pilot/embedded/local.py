@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from pilot.embedded import definition, events, faults, view
+from pilot.embedded import definition, documents, events, faults, view
 from pilot.embedded.parts import Parts
 
 
@@ -26,7 +26,7 @@ def blueprint(parts: Parts) -> Blueprint:
 
     @routes.post("/local/jobs")
     def submit() -> Response:
-        return _json({"id": _submit(parts, definition.parse(_sent()))})
+        return _json({"id": _submit(parts, definition.parse(documents.sent(request)))})
 
     @routes.get("/local/jobs")
     def jobs() -> Response:
@@ -51,7 +51,7 @@ def blueprint(parts: Parts) -> Blueprint:
     @routes.route("/local/faults", methods=["GET", "POST", "DELETE"])
     def rules() -> Response:
         if request.method != "GET":
-            script.set([] if request.method == "DELETE" else faults.parse(_sent()))
+            script.set([] if request.method == "DELETE" else faults.parse(documents.sent(request)))
         return _json({"rules": script.list()})
 
     _settings(routes, parts)
@@ -63,12 +63,12 @@ def _settings(routes: Blueprint, parts: Parts) -> None:
 
     @routes.post("/local/queues/<name>")
     def queue(name: str) -> Response:
-        parts.queues.set(definition.queue_name(name), definition.fields_of_queue(_sent()))
+        parts.queues.set(definition.queue_name(name), definition.fields_of_queue(documents.sent(request)))
         return _json({"queue": name, "set": parts.queues.get(name)})
 
     @routes.post("/local/tokens")
     def token() -> Response:
-        return _json({"token": parts.issuer.tokens.mint(**_token_wishes(_sent()))})
+        return _json({"token": parts.issuer.tokens.mint(**_token_wishes(documents.sent(request)))})
 
     @routes.get("/local/nodes")
     def nodes() -> Response:
@@ -96,16 +96,6 @@ def _token_wishes(sent: Any) -> dict[str, Any]:
         if key not in _TOKEN_KEYS or not isinstance(value, _TOKEN_KEYS[key]) or isinstance(value, bool):
             raise ValueError(f"{key}: unknown, or of the wrong type (known: {', '.join(_TOKEN_KEYS)})")
     return dict(sent)
-
-
-def _sent() -> Any:
-    """The JSON that was sent. Only under its own content type: a foreign web page cannot send that."""
-    if request.mimetype != "application/json":
-        raise ValueError("Content-Type: must be application/json")
-    try:
-        return json.loads(request.get_data())
-    except ValueError as error:
-        raise ValueError(f"the body: not JSON: {error}") from None
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import ipaddress
 import os
+import secrets
 import signal
+import socket
 import sqlite3
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from pilot.embedded.access import LOCAL_TOKEN, Access
 from pilot.embedded.adder import Adder, Limits
 from pilot.embedded.app import application
 from pilot.embedded.cache import Cache
@@ -30,6 +36,7 @@ from pilot.embedded.nodes import Nodes
 from pilot.embedded.parts import Parts
 from pilot.embedded.queues import Queues
 from pilot.embedded.requestlog import RequestLog
+from pilot.embedded.secretfile import write_secret
 from pilot.embedded.store import Store
 from pilot.values.errors import UsageError
 
@@ -47,6 +54,8 @@ class EmbeddedServer:
     ``auth`` is "none" or "required": whether calls need a token or a certificate; with ``tls`` they do.
     ``legacy_events``: the calls about points from before v1 are answered as well; the live server forbids them.
     ``permissions`` has the letters of credential_calls by name, ``vos`` the organisations that an Origin may name.
+    ``names`` are other names of this host that callers use. A host that is not loopback needs ``tls`` and demands
+    credentials, unless it shall be ``insecure``.
     Raises UsageError if it cannot have the directory or the port.
     """
 
@@ -68,6 +77,8 @@ class EmbeddedServer:
         permissions: Mapping[str, str] | None = None,
         vos: Sequence[str] = ("wlcg", "atlas", "local"),
         token_lifetime_s: float = 86400.0,
+        names: Sequence[str] = (),
+        insecure: bool = False,
     ) -> None:
         self._data = data
         self._address = (host, port)
@@ -81,6 +92,9 @@ class EmbeddedServer:
         self._legacy = legacy_events
         self._permissions = permissions or {}
         self._vos = vos
+        self._names = tuple(names)
+        self._insecure = insecure
+        self._local_token = ""
         self._issuer = OwnIssuer(data, token_lifetime_s)
         self._stopping = threading.Event()
         self._lock: int | None = None
@@ -101,6 +115,11 @@ class EmbeddedServer:
     def ca(self) -> Path:
         """The authority that a client of a ``tls`` server trusts."""
         return self._issuer.authority.ca
+
+    @property
+    def local_token(self) -> str:
+        """What a call under /local/ must show: a new one at each start, also in the file of this name in ``data``."""
+        return self._local_token
 
     @property
     def token_key(self) -> str:
@@ -132,17 +151,36 @@ class EmbeddedServer:
     def start(self) -> Self:
         """Open the data, listen, and answer from now on."""
         try:
+            self._check_host()
             self._open()
+            self._make_local_token()
             self._listen()
         except BaseException:
             self.stop()
             raise
         return self
 
+    def _check_host(self) -> None:
+        """Refuse to be reached from other machines by anybody."""
+        if self._insecure or (self._tls and self._guarded) or _is_loopback(self._address[0]):
+            return
+        raise UsageError(
+            f"--host {self._address[0]}: other machines could reach this server, and whoever reaches it can run"
+            " programs here: add --tls --auth required, or --insecure if that is what you want"
+        )
+
+    def _make_local_token(self) -> None:
+        token = secrets.token_urlsafe(32)
+        try:
+            write_secret(self._data / LOCAL_TOKEN, f"{token}\n".encode())
+        except OSError as error:
+            raise UsageError(f"data directory {self._data}: {LOCAL_TOKEN}: {error.strerror or error}") from None
+        self._local_token = token
+
     def _open(self) -> None:
         """Take the data directory for this server alone, and open what is in it."""
         try:
-            self._data.mkdir(parents=True, exist_ok=True)
+            self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self._data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._parts = self._open_parts()
@@ -187,20 +225,22 @@ class EmbeddedServer:
             return self._certificate, ""
         authority = self._issuer.authority
         authority.write_client()
-        return self._certificate or authority.server_files(self._address[0]), str(authority.ca)
+        return self._certificate or authority.server_files(self._address[0], *self._names), str(authority.ca)
 
     def _listen(self) -> None:
         try:
             credentials = self._secure()
         except (OSError, ValueError) as error:
             raise UsageError(f"credentials in {self._data}: {error}") from None
-        http = HttpServer(self._address, application(self._opened), *credentials)
+        http = HttpServer(self._address, None, *credentials)
         try:
             http.prepare()
         except OSError as error:
             reason = http.refusal or error.strerror or str(error)
             raise UsageError(f"cannot listen on {self._address[0]} port {self._address[1]}: {reason}") from None
         self._http = http
+        names = {self._address[0], http.bind_addr[0], socket.gethostname(), *self._names}
+        http.wsgi_app = Access(application(self._opened), names, http.bind_addr[1], self._local_token)
         self._thread = thread_of(http)
         self._opened.adder.start()
 
@@ -227,21 +267,43 @@ class EmbeddedServer:
         self.stop()
 
 
+def _is_loopback(host: str) -> bool:
+    """Whether all that a host's name stands for is loopback; what stands for nothing cannot be listened on."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return True
+    return all(ipaddress.ip_address(str(one[4][0]).partition("%")[0]).is_loopback for one in found)
+
+
+def _return_memory() -> None:
+    """Have glibc give back what a large body has needed: else each thread keeps as much for its next one."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**17)
+        libc.mallopt(_M_ARENA_MAX, 2)
+
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+
+
 def serve_forever(
     data: Path,
     host: str = "127.0.0.1",
     port: int = 0,
     certificate: tuple[str, str] | None = None,
+    announced: Callable[[str], AbstractContextManager[None]] = lambda _url: nullcontext(),
     **options: Any,
 ) -> None:
     """Run a server until SIGTERM or SIGINT; prints ``ready URL`` when it can be used. For the main thread.
 
-    ``options`` are those of EmbeddedServer.
+    ``announced`` is entered with the URL before that, and left at the end. ``options`` are those of EmbeddedServer.
     """
+    _return_memory()
     stop = threading.Event()
     former = {one: signal.signal(one, lambda *_: stop.set()) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with EmbeddedServer(data, host, port, certificate=certificate, **options) as server:
+        with EmbeddedServer(data, host, port, certificate=certificate, **options) as server, announced(server.url):
             sys.stdout.write(f"ready {server.url}\n")
             sys.stdout.flush()
             stop.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pilot.embedded.identity import BadToken
+from pilot.embedded.secretfile import write_secret
 
 ISSUER = "https://pilot-serve.invalid/"
 _ALGORITHM = "RS256"
@@ -67,15 +67,6 @@ class Tokens:
             )
         except jwt.PyJWTError as error:
             raise BadToken(str(error)) from None
-
-
-def write_secret(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file, whole or not at all, that only its owner reads unless ``mode`` lets others too."""
-    beside = path.with_name(path.name + ".new")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
-        file.write(content)
-    beside.replace(path)
 
 
 def _signing_key(path: Path) -> rsa.RSAPrivateKey:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pilot.embedded import documents
 from pilot.embedded.database import Entry
 from pilot.embedded.jobs import Record
 from pilot.embedded.requestlog import iso
@@ -60,8 +60,8 @@ def _diag(record: Record) -> str:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = documents.loads(text)
+    except (ValueError, documents.Unreadable):
         return {}
     return value if isinstance(value, dict) else {}
 

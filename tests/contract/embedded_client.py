@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import requests
 
 from pilot.embedded.server import EmbeddedServer
+from tests.local import LocalToken
 
 PATIENCE_S = 10
 
@@ -14,10 +15,11 @@ PATIENCE_S = 10
 class Client:
     """Calls of one server; each method returns the decoded answer."""
 
-    def __init__(self, url):
+    def __init__(self, url, token=""):
         self.url = url
         self.session = requests.Session()
         self.session.trust_env = False
+        self.session.auth = LocalToken(token)
         self.session.headers["Accept"] = "application/json"
 
     def send(self, method, path, **more):
@@ -93,7 +95,7 @@ def until(condition, what="a condition", patience_s=PATIENCE_S):
 def running(data, **options):
     """A client of a server that lives as long as the with block."""
     with EmbeddedServer(data, **{"adder_delay_s": 0.05, **options}) as server:
-        client = Client(server.url)
+        client = Client(server.url, server.local_token)
         try:
             yield client
         finally:

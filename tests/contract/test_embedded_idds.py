@@ -10,6 +10,7 @@ import requests
 from pilot.embedded.server import EmbeddedServer
 from tests.contract.embedded_client import PATIENCE_S
 from tests.contract.recorded import IDDS_EXCHANGES
+from tests.local import LocalToken
 
 TASK, REQUEST = 1001, 1
 NOT_COPIED = {"hpo GET spoofed SSL-CLIENT-S-DN header (!)": "whoever sends this header is anybody"}
@@ -69,9 +70,8 @@ class Replay:
             if name != "none":
                 session.cert = str(data / f"{name}.pem")
                 (data / f"{name}.pem").write_text(self.server.client_certificate(f"A {name}"))
-        answer = self.sessions["none"].post(
-            f"{self.server.url}/local/studies", json={"study": recorded_study()}, timeout=PATIENCE_S
-        )
+        url, auth = f"{self.server.url}/local/studies", LocalToken(self.server.local_token)
+        answer = self.sessions["none"].post(url, json={"study": recorded_study()}, auth=auth, timeout=PATIENCE_S)
         assert answer.json() == {"task": TASK}, answer.text
 
     def close(self):

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from pilot.embedded.server import EmbeddedServer
 from pilot.values.errors import UsageError
+from tests.local import LocalToken
 
 UPDATE = {"job_id": 99, "job_status": "running"}
 INSECURE = "SSL secure connection is required"
@@ -37,6 +38,7 @@ class Caller:
             headers |= {"Authorization": f"Bearer {token}"} | ({"Origin": origin} if origin else {})
         with requests.Session() as session:
             session.trust_env = False
+            session.auth = LocalToken(self.server.local_token) if name.startswith("/local/") else None
             session.verify = str(self.server.ca) if self.server.url.startswith("https") else None
             session.cert = cert and self.pem(cert)
             return session.request(method, f"{self.server.url}{name}", headers=headers, timeout=10, **more)

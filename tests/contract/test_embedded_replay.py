@@ -13,6 +13,7 @@ import requests
 from pilot.embedded.server import EmbeddedServer
 from tests.contract.embedded_client import PATIENCE_S, running
 from tests.contract.recorded import EXCHANGES
+from tests.local import LocalToken
 
 UNKNOWN_ID = 99999999
 EVENTS = {8: 20, 10: 8}
@@ -84,7 +85,8 @@ class Replay:
         self.last = job
 
     def local(self, name, body):
-        with self.sessions["none"].post(f"{self.secure.url}/local/{name}", json=body, timeout=PATIENCE_S) as answer:
+        url, auth = f"{self.secure.url}/local/{name}", LocalToken(self.secure.local_token)
+        with self.sessions["none"].post(url, json=body, auth=auth, timeout=PATIENCE_S) as answer:
             assert answer.ok, answer.text
             return answer.json()
 

@@ -17,6 +17,7 @@ import trustme
 from pilot.embedded.server import EmbeddedServer
 from pilot.values.errors import UsageError
 from tests.contract.embedded_client import Client, running, until
+from tests.local import local_token
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def process(data):
     with subprocess.Popen([sys.executable, "-c", code, str(data)], stdout=subprocess.PIPE, text=True) as child:
         word, url = child.stdout.readline().split()
         assert word == "ready"
-        client = Client(url)
+        client = Client(url, local_token(data))
         try:
             yield child, client
         finally:
@@ -87,7 +88,9 @@ def test_a_client_that_left_gets_no_job(tmp_path):
         host, _, port = urlsplit(client.url).netloc.partition(":")
         body = json.dumps({"site_name": "LOCAL"}).encode()
         with socket.create_connection((host, int(port))) as connection:
-            head = "POST /api/v1/pilot/acquire_jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head = (
+                f"POST /api/v1/pilot/acquire_jobs HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+            )
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             until(lambda: any(one["path"].endswith("acquire_jobs") for one in client.requests()))
         until(lambda: [one["status"] for one in client.requests() if one["fault"]] == [200])

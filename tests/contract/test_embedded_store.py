@@ -94,7 +94,7 @@ def test_a_deleted_file_is_gone(client):
 def test_a_body_that_ends_early_leaves_nothing(client, tmp_path):
     host, _, port = urlsplit(client.url).netloc.partition(":")
     with socket.create_connection((host, int(port))) as connection:
-        head = f"PUT {PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(DATA)}\r\n\r\n"
+        head = f"PUT {PATH} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(DATA)}\r\n\r\n"
         connection.sendall(head.encode() + DATA[:100_000])
     until(lambda: [one["status"] for one in client.requests() if one["method"] == "PUT"] == [400])
     assert client.send("GET", PATH).status_code == 404

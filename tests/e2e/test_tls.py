@@ -7,6 +7,7 @@ import trustme
 from pilot.embedded.server import EmbeddedServer
 from tests.checker import check
 from tests.lab import Run
+from tests.local import LocalToken
 
 
 @pytest.fixture
@@ -22,12 +23,13 @@ def secure(tmp_path):
         yield server, str(tmp_path / "ca.pem")
         with requests.Session() as session:
             session.trust_env, session.verify = False, str(tmp_path / "ca.pem")
+            session.auth = LocalToken(server.local_token)
             assert check(server.url, session=session) == []
 
 
 def submit(server, ca):
     with requests.Session() as session:
-        session.trust_env = False
+        session.trust_env, session.auth = False, LocalToken(server.local_token)
         body = {"definition": {"command": "true", "outputs": []}}
         with session.post(f"{server.url}/local/jobs", json=body, verify=ca, timeout=30) as answer:
             return answer.json()["id"]

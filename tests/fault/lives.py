@@ -22,6 +22,7 @@ from pilot.embedded.server import EmbeddedServer
 from pilot.runner import journal
 from pilot.runner.past import tell
 from tests.lab import clean_environment, until
+from tests.local import LocalToken
 
 LIFE_S = 60.0
 INPUTS = ("a", "b")
@@ -204,6 +205,7 @@ def rigged() -> Iterator[Rig]:
         session = stack.enter_context(requests.Session())
         session.trust_env = False
         server = stack.enter_context(EmbeddedServer(base / "server", adder_delay_s=0.01))
+        session.auth = LocalToken(server.local_token)
         rig = Rig(base, server, session)
         try:
             rig.submit()

@@ -20,6 +20,7 @@ from pilot.values.deadline import Deadline
 from pilot.values.stop import Reason, Stop
 from tests.fault.clock import JumpingClock
 from tests.lab import free_port, until
+from tests.local import LocalToken
 
 PATIENCE = 30
 
@@ -39,6 +40,7 @@ class World:
         self.back()
         self.session = requests.Session()
         self.session.trust_env = False
+        self.session.auth = LocalToken(lambda: self.server.local_token)
         self.clock = JumpingClock()
         self.stop = Stop()
         client = PandaClient(Wire(Transport(self.server.url), self.server.url, "test"))

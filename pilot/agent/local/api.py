@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,22 +11,34 @@ from urllib.parse import quote
 
 import requests
 
-from pilot.values.errors import PilotError, UsageError
+from pilot.agent import configuration
+from pilot.agent.local import servers
+from pilot.values.decoding import LOOSE, decode_json
+from pilot.values.errors import Garbled, PilotError, UsageError
 
 _LIMITS = (5.0, 60.0)  # connect, idle; seconds
-_OK = 200
+_OK, _UNAUTHORIZED = 200, 401
 
 
 class LocalServer:
     """One embedded server over HTTP."""
 
-    def __init__(self, url: str) -> None:
-        """Nothing is sent yet. Raises UsageError for what is no URL."""
+    def __init__(self, url: str, data: Path | None = None) -> None:
+        """Nothing is sent yet. Raises UsageError for what is no URL.
+
+        The server's local token is that in ``data``, its data directory; without, that of the environment, or of
+        a server of this user on this machine.
+        """
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"--server: {url[:100]!r} is no http or https URL")
         self._url = url.rstrip("/")
+        given = "" if data else configuration.local_token()
+        data = data or servers.data_of(url, configuration.runtime_places())
+        self._token = servers.checked(given) if given else servers.token_in(data) if data else ""
         self._session = requests.Session()
         self._session.trust_env = False
+        if data and (data / "tls").is_dir():
+            self._session.verify, self._session.cert = str(data / "tls/ca.pem"), str(data / "tls/client.pem")
 
     def __enter__(self) -> Self:
         """Close on leaving the block."""
@@ -95,20 +108,44 @@ class LocalServer:
                 stream.write(piece)
 
     def _json(self, method: str, path: str, **more: Any) -> Any:
-        answer = self._send(method, self._url + path, **more)
+        answer = self._send(method, self._url + path, auth=self._authorised(path), allow_redirects=False, **more)
+        if answer.status_code == _UNAUTHORIZED and path.startswith("/local/"):
+            raise UsageError(
+                f"{self._url} wants its local token: call it as the user and on the machine of `pilot serve`, or set"
+                f" {configuration.LOCAL_TOKEN} to the content of {servers.TOKEN_FILE} in its --data directory"
+            )
         try:
-            value = answer.json()
-        except ValueError:
+            value = decode_json(answer.content, LOOSE)
+        except Garbled:
             raise PilotError(f"{self._url}: not an embedded PanDA server? (HTTP {answer.status_code})") from None
         if answer.status_code != _OK:
             said = value.get("error") if isinstance(value, dict) else None
             raise UsageError(str(said or f"{path}: HTTP {answer.status_code}"))
         return value
 
+    def _authorised(self, path: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+        """Adds the token where it is wanted, and nowhere else."""
+
+        def add(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            if self._token and path.startswith("/local/"):
+                request.headers["Authorization"] = f"Bearer {self._token}"
+            return request
+
+        return add
+
     def _send(self, method: str, url: str, **more: Any) -> requests.Response:
         try:
             return self._session.request(method, url, timeout=_LIMITS, **more)
+        except requests.exceptions.SSLError as error:
+            raise PilotError(f"{self._url}: its certificate is not trusted: {_reason(error)}") from None
         except requests.ConnectionError:
             raise PilotError(f"no server at {self._url}: start one with `pilot serve`") from None
         except requests.RequestException as error:
             raise PilotError(f"{url}: {error}") from None
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost of what requests has wrapped."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error)[:200]

@@ -50,7 +50,7 @@ def _make(out: Path) -> Path:
 def _run(job: JobFile, scratch: Path, target: Path, watch: Watcher) -> dict[str, Any]:
     """Server, submission, pilot, verdict, downloads."""
     environment = configuration.without_settings()
-    with embedded_server(scratch / "data", environment) as url, LocalServer(url) as api:
+    with embedded_server(scratch / "data", environment) as url, LocalServer(url, scratch / "data") as api:
         job_id = api.submit(job.in_place())
         errors = scratch / "run.stderr"
         arguments = ["run", "--server", url, "--queue", "LOCAL", "--max-jobs", "1", "--idle", "30"]

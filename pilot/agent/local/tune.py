@@ -70,7 +70,7 @@ def _tune(folder: OutFolder, given: StudyFile, *, quiet: bool) -> dict[str, Any]
         folder.await_server(_PREDECESSOR_S, watching.say)
         with (
             embedded_server(folder.serve, environment, "--lease", str(LEASE_S), port=folder.await_port(_PORT_S)) as url,
-            LocalServer(url) as api,
+            LocalServer(url, folder.serve) as api,
         ):
             folder.keep_port(urlsplit(url).port or 0)
             if given.archive:

@@ -12,6 +12,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
+from pilot.embedded import documents
 from pilot.embedded.handlers import Handler, Visit
 from pilot.embedded.hpo.studies import Studies
 from pilot.embedded.hpo.tables import Row
@@ -103,7 +104,9 @@ class Idds:
         if command not in calls:
             return envelope(success=False, message=f"{command} is not a command of iDDS Client")
         try:
-            data: Any = calls[command](*json.loads(asked["args"] or "[]"), **json.loads(asked["kwargs"] or "{}"))
+            data: Any = calls[command](
+                *documents.loads(asked["args"] or "[]"), **documents.loads(asked["kwargs"] or "{}")
+            )
         except (ValueError, TypeError, KeyError) as error:
             return envelope(success=False, message=f"failed with {type(error).__name__} {error}")
         except IddsError as error:

@@ -5,6 +5,7 @@ Facts: hpo-contract.md 3.3, 3.4, 4.2. As JEDI does, it stops where too many jobs
 
 from __future__ import annotations
 
+import re
 import shlex
 import threading
 import time
@@ -23,7 +24,6 @@ from pilot.embedded.jobs import FINAL
 from pilot.values.names import Checksum, Lfn, Url
 
 _RUN_HPO = "runHPO-00-00-01"
-_PROGRESS = "/local/studies/{}/points"
 
 
 _FEWEST_FAILURES = 20
@@ -69,7 +69,7 @@ class Generator:
             with self._making:  # two that ask at once are not two wants
                 segment = self._needy(kept)
                 if segment is not None:
-                    build = partial(definition, kept, base, segment)
+                    build = partial(definition, kept, base, segment, self._studies.key(kept.task))
                     self._table.submit(queue, build, time.time())
 
     def jobs(self, task: int) -> list[StudyJob]:
@@ -103,7 +103,7 @@ class Generator:
         return best if wants[best] > 0 else None
 
 
-def definition(kept: Kept, base: str, segment: int, job_id: int) -> dict[str, Any]:
+def definition(kept: Kept, base: str, segment: int, key: str, job_id: int) -> dict[str, Any]:
     """What a pilot gets, field by field as from a phpo task."""
     evaluation = kept.study.evaluation
     metrics = f"task.{kept.task}.{evaluation.metrics}.{job_id}.tgz" if evaluation.metrics else ""
@@ -121,7 +121,7 @@ def definition(kept: Kept, base: str, segment: int, job_id: int) -> dict[str, An
         "isHPO": "True",
         "taskID": kept.task,
         "prodSourceLabel": "managed",
-        "progressUrl": base + _PROGRESS.format(kept.task),
+        "progressUrl": f"{base}/studies/{key}/points",
     }
     if metrics:
         own["allowNoOutput"] = metrics
@@ -139,7 +139,7 @@ def addressed(given: Mapping[str, Any], base: str) -> dict[str, Any]:
     progress = given.get("progressUrl")
     if given.get("isHPO") != "True" or not isinstance(progress, str):
         return dict(given)
-    before = progress.removesuffix(_PROGRESS.format(given.get("taskID")))
+    before = re.sub(r"/studies/[^/]+/points$", "", progress)
     texts = {key: given[key] for key in ("transformation", "jobPars", "progressUrl") if isinstance(given[key], str)}
     return {**given, **{key: text.replace(before, base) for key, text in texts.items()}}
 

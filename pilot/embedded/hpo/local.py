@@ -9,16 +9,15 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
+from pilot.embedded import documents
 from pilot.embedded.events import EventTable
 from pilot.embedded.hpo.jobs import Generator
 from pilot.embedded.hpo.studies import Studies
 from pilot.embedded.hpo.tables import Kept, Row
-from pilot.values.hpo import finite
 from pilot.values.names import Checksum, Lfn, Name, Url
 from pilot.values.study import parse_study
 
 _STATES = ("evaluated", "penalised", "pruned")
-_MOST_STEPS = 10_000
 
 
 def blueprint(studies: Studies, events: EventTable, generator: Generator) -> Blueprint:
@@ -51,16 +50,6 @@ def blueprint(studies: Studies, events: EventTable, generator: Generator) -> Blu
         if kept is None:
             return _json({"error": f"no study with task {task}"}, 404)
         return _json(status(kept, studies, events, generator))
-
-    @routes.post("/local/studies/<int:task>/points/<int:point>/progress")
-    def progress(task: int, point: int) -> Response:
-        steps = _sent().get("steps")
-        if not isinstance(steps, list) or len(steps) > _MOST_STEPS:
-            raise ValueError("steps: must be a list")
-        told = studies.report(task, point, dict(map(_step, steps))) if max(task, point) < 2**63 else None
-        if told is None:
-            return _json({"error": f"no point {point} of a study with task {task}"}, 404)
-        return _json({"prune": told})
 
     return routes
 
@@ -142,21 +131,8 @@ def _input(value: Any) -> dict[str, Any]:
     return {**checked, "size": value.get("size"), "checksum": value.get("checksum")}
 
 
-def _step(value: Any) -> tuple[int, float]:
-    step, loss = (value.get("step"), finite(value.get("loss"))) if isinstance(value, dict) else (None, None)
-    if isinstance(step, bool) or not isinstance(step, int) or loss is None or not 0 <= step < 2**31:
-        raise ValueError("steps: each needs a step and a finite loss")
-    return step, loss
-
-
 def _sent() -> dict[str, Any]:
-    """The object that was sent. Only under its own content type: a foreign web page cannot send that."""
-    if request.mimetype != "application/json":
-        raise ValueError("Content-Type: must be application/json")
-    try:
-        value = json.loads(request.get_data())
-    except ValueError as error:
-        raise ValueError(f"the body: not JSON: {error}") from None
+    value = documents.sent(request)
     if not isinstance(value, dict):
         raise ValueError("the body: must be an object")  # noqa: TRY004 - as above
     return value

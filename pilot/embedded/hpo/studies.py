@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import threading
 import time
@@ -87,6 +88,18 @@ class Studies:
         for point, step, loss, at in self._database.rows(query, (task,)):
             found.setdefault(point, []).append({"step": step, "loss": loss, "time": at})
         return found
+
+    def key(self, task: int) -> str:
+        """What the jobs of a task report intermediate losses under; nobody else knows it."""
+        with self._database.transaction() as connection:
+            fresh = (task, secrets.token_urlsafe(16))
+            connection.execute("INSERT OR IGNORE INTO progress_keys VALUES (?, ?)", fresh)
+            return str(connection.execute("SELECT key FROM progress_keys WHERE task=?", (task,)).fetchone()[0])
+
+    def task_of_key(self, key: str) -> int | None:
+        """The task that a key belongs to."""
+        rows = self._database.rows("SELECT task FROM progress_keys WHERE key=?", (key,))
+        return int(rows[0][0]) if rows else None
 
     def tell(self, task: int, point: int, loss: float) -> bool:
         """Register a loss, over one that was there; whether there is such a point."""

@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS progress (
     task INTEGER NOT NULL, id INTEGER NOT NULL, step INTEGER NOT NULL, loss REAL NOT NULL, at REAL NOT NULL,
     PRIMARY KEY (task, id, step)
 );
+CREATE TABLE IF NOT EXISTS progress_keys (task INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
 """
 
 Query = Callable[[str, Sequence[object]], list[tuple[Any, ...]]]

@@ -146,13 +146,13 @@ class Task:
         self._hop += 1
         if self._hop == len(self._now.route.hops):
             route, size, there = self._now.route, answer["size"], answer["there"]
-            self._finish(Moved(self.transfer, route, size, checksum, seconds, there))
+            self._finish(Moved(self.transfer, route, size, checksum, seconds, there, answer["verified"]))
             self._now = None
 
-    def failed(self, step: Step, error: StageError, *, key: object = None, writing: bool = False) -> None:
+    def failed(self, step: Step, error: StageError, *, key: object = None, writing: str = "") -> None:
         """A step has failed: the transfer is given up, or its next attempt has its time.
 
-        ``key``: with which credentials, if with any; ``writing``: it may have left something at its destination.
+        ``key``: with which credentials, if with any; ``writing``: where it may have left something.
         """
         if step.delete:
             log.warning("something may be left at a storage", url=plain(step.hop.destination), why=str(error))
@@ -165,7 +165,7 @@ class Task:
         if not self._with_new_token(key, error):
             failed.tries += 1
         if writing:
-            self._left[step.hop.destination] = step.hop
+            self._left[Url(writing)] = replace(step.hop, destination=Url(writing))
         again = [one for one in self._tried if one.worth_another() or self._waiting(one)]
         if self.limit.expired() or _hopeless(step, failed.route, error):
             self._finish(error)
