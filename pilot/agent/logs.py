@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
 
+from pilot.files.opening import open_file
 from pilot.values.events import JsonFormatter, TextFormatter, events
 from pilot.values.redaction import Redactor
 from pilot.values.settings import Settings
@@ -17,10 +19,11 @@ log = events(__name__)
 def copy_to(file: Path, redactor: Redactor) -> None:
     """Write the events into ``file`` too, behind what an earlier life has left there."""
     try:
-        handler = logging.FileHandler(file, encoding="utf-8", errors="replace")
+        descriptor = open_file(str(file), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except OSError as error:
         log.warning("the log has no copy", file=file, why=error.strerror)
         return
+    handler = logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8", errors="replace"))
     handler.setFormatter(TextFormatter(redactor))
     logging.getLogger("pilot").addHandler(handler)
 
