@@ -14,7 +14,6 @@ from typing import IO
 from flask import Request
 from werkzeug.exceptions import (
     BadRequest,
-    RequestEntityTooLarge,
     RequestTimeout,
     ServiceUnavailable,
     UnsupportedMediaType,
@@ -41,8 +40,6 @@ class Bodies:
         Raises werkzeug's exceptions (400, 408, 413, 415, 503) and TooLarge.
         """
         length, is_packed = request.content_length or 0, _is_packed(request)
-        if length > documents.LARGEST:
-            raise RequestEntityTooLarge
         with _room(length) as body:
             _receive(request, body, length)
             size = max(length, _unpacked_size(body) if is_packed else 0)
