@@ -125,7 +125,7 @@ def _before(parts: Parts, bodies: Bodies) -> Response | None:
         return _refused(413, "the body is too large")
     text = ""
     if not (_is_file() or _is_upload()):
-        g.held.enter_context(bodies.taken(request))
+        g.held.enter_context(bodies.taken(request, () if _is_own() else ("gzip",)))
         text = _body_text()
     jobs, state = _about(text)
     g.seq = parts.log.arrived(request.method, _full_path(), text, jobs)
