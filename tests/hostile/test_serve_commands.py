@@ -1,5 +1,6 @@
 """How our own commands find a server's local token, what is done about planted ones, and where `serve` listens."""
 
+import hashlib
 import os
 import socket
 import stat
@@ -75,6 +76,34 @@ def test_two_servers_are_not_mixed_up_and_an_ended_one_leaves_no_note(here, star
     assert [path.name for path in notes(here).iterdir()] == [f"127.0.0.1_{second.port}"]
 
 
+def test_a_note_that_a_killed_server_has_left_does_not_lead_to_the_token_of_the_next(here, start):
+    """Somebody else may listen where the killed one did."""
+    first = start("--port", str(free_port()))
+    first.process.kill()
+    first.process.wait()
+    assert [path.name for path in notes(here).iterdir()] == [f"127.0.0.1_{first.port}"]
+    second = start()
+    with socket.create_server(("127.0.0.1", first.port)) as stranger:
+        asked = one_request(here, stranger, b"HTTP/1.1 401 x\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}", 78)
+    assert second.token.encode() not in asked
+    assert b"uthorization" not in asked
+    assert pilot(here, "submit", "job.yaml", "--server", second.url) == (0, "job 1 submitted\n", "")
+
+
+def one_request(here, stranger, answer, code):
+    """What `status` sends to a stranger who answers so; it leaves with ``code``."""
+    command = [sys.executable, "-m", "pilot", "status", "1"]
+    url = f"http://127.0.0.1:{stranger.getsockname()[1]}"
+    environment = {**clean_environment(), "XDG_RUNTIME_DIR": str(here / "run")}
+    with subprocess.Popen([*command, "--server", url], env=environment, stderr=subprocess.PIPE, text=True) as child:
+        connection, _ = stranger.accept()
+        with connection:
+            asked = connection.recv(65536)
+            connection.sendall(answer)
+        assert child.wait(DEADLINE_S) == code
+    return asked
+
+
 def test_elsewhere_the_environment_has_the_token(here, start):
     server = start()
     (notes(here) / f"127.0.0.1_{server.port}").unlink()
@@ -135,6 +164,10 @@ def test_a_planted_directory_of_notes_is_not_used(here, start, kind):
     assert pilot(here, "submit", "job.yaml", "--server", server.url) == (0, "job 1 submitted\n", ""), "the next place"
 
 
+def note_of(data, token):
+    return hashlib.sha256(token.encode()).hexdigest().encode() + os.fsencode(data)
+
+
 def forged(kind, here, server):
     """A note, or a token's file, that leads to what must not be sent to a server."""
     note, secret = notes(here) / f"127.0.0.1_{server.port}", here / "secret"
@@ -144,7 +177,8 @@ def forged(kind, here, server):
     lure = here / "lure"
     lure.mkdir()
     note.unlink()
-    note.write_text(str(lure))
+    note.touch(mode=0o600)
+    note.write_bytes(note_of(lure, "-----BEGIN-KEY-----"))
     note.chmod(0o600)
     token = lure / "local_token"
     if kind == "a link to a secret":
@@ -166,7 +200,7 @@ def forged(kind, here, server):
         note.rename(here / "note")
         note.symlink_to(here / "note")
     else:
-        note.write_text(kind)
+        note.write_bytes(note_of(kind, "-----BEGIN-KEY-----"))
 
 
 KINDS = [
@@ -180,6 +214,7 @@ KINDS = [
     "",
     "secret",
     "../secret",
+    "\n",
     "/a\0b",
     "/" + "a/" * 5000,
     "/nowhere",
@@ -200,17 +235,9 @@ def test_the_token_goes_to_its_own_server_only(here, start):
     """Neither to a stranger at another address nor along a redirect."""
     server = start()
     with socket.create_server(("127.0.0.1", 0)) as stranger:
-        port = stranger.getsockname()[1]
-        command = [sys.executable, "-m", "pilot", "status", "1", "--server", f"http://127.0.0.1:{port}"]
-        environment = {**clean_environment(), "XDG_RUNTIME_DIR": str(here / "run")}
-        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
-            connection, _ = stranger.accept()
-            with connection:
-                asked = connection.recv(65536)
-                target = f"{server.url}/local/jobs/1"
-                answer = f"HTTP/1.1 307 x\r\nLocation: {target}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                connection.sendall(answer.encode())
-            assert child.wait(DEADLINE_S) == 1
+        target = f"{server.url}/local/jobs/1"
+        answer = f"HTTP/1.1 307 x\r\nLocation: {target}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        asked = one_request(here, stranger, answer.encode(), 1)
     assert b"GET /local/jobs/1" in asked
     assert b"uthorization" not in asked
 

@@ -8,6 +8,7 @@ can write where the directory lies.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -45,7 +46,7 @@ class Known:
 def noted(data: Path, url: str, places: Iterable[Path]) -> Iterator[None]:
     """Leave a note of a server for the time of the block, in the first of ``places`` that can be trusted with it."""
     name = next(_names(url))[1]
-    note = os.fsencode(data.absolute())
+    note = _mark(token_in(data)) + os.fsencode(data.absolute())
     with contextlib.ExitStack() as stack:
         folder = _writable(places, stack)
         if folder is not None:
@@ -59,8 +60,8 @@ def known(url: str, places: Iterable[Path]) -> Known | None:
     for place in places:
         with contextlib.suppress(OSError), _folder(_own(place)) as folder:
             for host, name in _names(url):
-                data = _note(folder, name)
-                if data is not None and (token := token_in(data)):
+                mark, data = _note(folder, name)
+                if (token := token_in(data)) and mark == _mark(token):
                     return Known(_at(url, host), data, token)
     return None
 
@@ -132,12 +133,22 @@ def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS
 
 
-def _note(folder: int, name: str) -> Path | None:
-    try:
-        note = os.fsdecode(_read(Path(name), folder))
-    except OSError:
-        return None
-    return Path(note) if note.startswith("/") and "\0" not in note else None
+def _note(folder: int, name: str) -> tuple[bytes, Path]:
+    """The mark and the directory in a note. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        note = _read(Path(name), folder)
+        data = Path(os.fsdecode(note[_MARK:]))
+        if data.is_absolute():
+            return note[:_MARK], data
+    return b"", Path()
+
+
+def _mark(token: str) -> bytes:
+    """Tells a token without telling it: a note that was left behind must not lead to that of a later server."""
+    return hashlib.sha256(token.encode()).hexdigest().encode()
+
+
+_MARK = 64
 
 
 def _read(path: Path, folder: int | None = None) -> bytes:
