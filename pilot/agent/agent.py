@@ -25,8 +25,9 @@ from pilot.runner.refusal import refuse
 from pilot.runner.runner import run_job
 from pilot.values.deadline import Deadline
 from pilot.values.errors import BadJob
-from pilot.values.events import Redactor, events
+from pilot.values.events import events
 from pilot.values.job import Job
+from pilot.values.redaction import Redactor
 from pilot.values.settings import Settings
 from pilot.values.stop import Reason, Stop
 

@@ -30,7 +30,7 @@ from pilot.staging.lanes.lanes import Lanes
 from pilot.staging.lanes.wallet import Wallet
 from pilot.values.deadline import REAL_CLOCK, Deadline
 from pilot.values.errors import UsageError
-from pilot.values.events import Redactor
+from pilot.values.redaction import Redactor
 from pilot.values.settings import Settings
 from pilot.values.site import Queue, Site
 from pilot.values.stop import share
@@ -44,8 +44,9 @@ def equipped(
     settings: Settings, work: Path, around: Surroundings, redactor: Redactor, asked: Asked, journal: Journal
 ) -> Iterator[Pod]:
     """A pod whose site is not known yet but for its queue's name, and which has told the journal that it lives."""
+    redactor.learn_from(settings.http_proxy)
     credentials = Credentials(_credential_files(settings), redactor.learn, time.time)
-    reporter = _reporter(settings, credentials)
+    reporter = _reporter(settings, credentials, redactor)
     watchdog = Watchdog(settings.stuck, settings.grace, work / LOG_NAME, arrivals=asked.arrivals, stop=asked.stop)
     watchdog.testament(lambda: journal.write(Kind.STOP, reason=asked.why(watchdog.signal)))
     wallet = Wallet(credential_rules(settings, credentials.certificate), work / CREDENTIALS_NAME, redactor.learn)
@@ -111,11 +112,11 @@ def _credential_files(settings: Settings) -> CredentialFiles:
     )
 
 
-def _reporter(settings: Settings, credentials: Credentials) -> Reporter:
+def _reporter(settings: Settings, credentials: Credentials, redactor: Redactor) -> Reporter:
     transport = Transport(
         settings.server, verify=settings.ca or True, certificate=credentials.certificate, proxy=settings.http_proxy
     )
-    wire = Wire(transport, settings.server, __version__, credentials)
+    wire = Wire(transport, settings.server, __version__, credentials, redactor)
     pace = Pace(settings.heartbeat, min(settings.heartbeat, settings.debug_heartbeat))
     return Reporter(PandaClient(wire), pace=pace)
 

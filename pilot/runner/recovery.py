@@ -36,6 +36,7 @@ from pilot.runner.past import Past, Story
 from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.reporting import conclude
 from pilot.runner.runner import Reached, cause_of, end_job
+from pilot.runner.secrecy import hide_again
 from pilot.values.deadline import Deadline
 from pilot.values.errors import JobError, NoStorage, NoWorkDirectory, OutOfMemory, PilotKilled
 from pilot.values.events import events
@@ -99,6 +100,7 @@ def _end(past: Past, area: JobArea | None, resources: Resources, pod: Pod, find_
             pod.reporter.follow(_followed(past, stop, pod))
             if past.job is None or opened is None:
                 return _refuse(past, area, pod)
+            hide_again(opened, pod.redactor)
             with job_log(opened.log, pod.redactor):
                 return _finish(past, past.job, opened, resources, _at(find_site(pod), pod), stop)
 

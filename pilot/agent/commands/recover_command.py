@@ -14,7 +14,8 @@ from pilot.agent.signals import Asked, signals
 from pilot.agent.volume import await_open_job
 from pilot.runner.journal import Kind
 from pilot.runner.past import tell
-from pilot.values.events import Redactor, events
+from pilot.values.events import events
+from pilot.values.redaction import Redactor
 from pilot.values.settings import Resolved
 
 log = events(__name__)
@@ -33,7 +34,8 @@ Exit codes:
 @click.option("--wait", is_flag=True, help="wait for the pilot's end first: for a sidecar beside it")
 @click.option("--server", metavar="URL", help="base URL of the PanDA server  [the pilot's own]")
 @click.option("--config", metavar="FILE", help="settings file  [/etc/pilot/pilot.yaml, if there is one]")
-def command(config: str | None, wait: bool, **flags: Any) -> int:
+@click.pass_obj
+def command(redactor: Redactor, /, config: str | None, wait: bool, **flags: Any) -> int:
     """Bring a job that a killed pilot has left to its one end.
 
     Its payload is never run again. Where it had ended well, its outputs are stored and the job has finished; else
@@ -42,7 +44,6 @@ def command(config: str | None, wait: bool, **flags: Any) -> int:
     a server that is named here.
     """
     own = configuration.load(flags, config)
-    redactor = Redactor()
     configure(own.settings, redactor)
     with signals(in_pod=own.settings.in_pod) as asked:
         return _recover(own, flags, config, redactor, asked, wait=wait)
