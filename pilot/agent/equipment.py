@@ -92,7 +92,7 @@ def of_this_server(story: Story, settings: Settings) -> Story:
     Raises UsageError for an open job of another server.
     """
     theirs = str(story.settings.get("server", Settings().server)).rstrip("/")
-    if theirs == settings.server.rstrip("/"):
+    if theirs == settings.server.rstrip("/") or not story.life:  # a damaged journal does not tell
         return story
     if story.open is not None:
         raise UsageError(

@@ -25,7 +25,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from pilot.files.opening import open_file, open_folder, read_at, read_file, replace_file
+from pilot.files.opening import open_file, read_at, read_file, replace_file
 from pilot.payload.procfs import boot_id
 from pilot.runner.own import open_own, put_aside
 from pilot.runner.records import MOST_BYTES, Content, Record, line_of, parse
@@ -131,6 +131,9 @@ class Journal:
         """Made by `open`; ``at`` is the directory's descriptor."""
         self.folder = folder
         self.past = content.records
+        self._damage = "" if any(one["kind"] == Kind.DAMAGED for one in self.past) else content.damage
+        if self._damage:
+            self.past += ({"kind": Kind.DAMAGED.value, "time": time.time(), "what": self._damage},)
         self._at = at
         self._fd = fd
         self._lock = threading.Lock()
@@ -144,32 +147,27 @@ class Journal:
         """Take the volume. Raises Busy while another process holds it, SiteError if it cannot be used."""
         with contextlib.ExitStack() as opened:
             try:
-                at = open_folder(str(folder))
+                at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 opened.callback(os.close, at)
                 fd = _taken(folder, at)
                 opened.callback(os.close, fd)
-                file = read_at(fd, 0, MOST_BYTES + 1)
-                content = parse(file)
-                kept = _kept(content, file, at)
+                content = parse(read_at(fd, 0, MOST_BYTES + 1))
+                if content.torn:
+                    log.warning("the journal ends in a torn record", bytes=content.torn)
                 os.ftruncate(fd, content.end)
                 _reserve(at)
                 _write_owner(f"{os.getpid()} {role}\n".encode(), at)
                 os.fsync(at)  # the file's name is as durable as its content
             except OSError as error:
                 raise SiteError(_no_use(folder, error)) from None
-            journal = cls(folder, at, fd, content)
-            if kept:
-                journal.write(Kind.DAMAGED, what=content.damage, as_name=kept)
-                journal.past = (
-                    *journal.past,
-                    {"kind": Kind.DAMAGED.value, "time": time.time(), "what": content.damage},
-                )
             opened.pop_all()
-            return journal
+        return cls(folder, at, fd, content)
 
     def begin(self, **facts: object) -> None:
-        """The first record of a life; `anew` repeats it."""
+        """The first record of a life; `anew` repeats it. Of a damaged journal a copy is kept."""
         self._life = {"place": place(), **facts}
+        if self._damage:
+            self.write(Kind.DAMAGED, what=self._damage, as_name=_kept(self._damage, self._fd, self._at))
         self.write(Kind.LIFE, **self._life)
 
     def anew(self) -> None:
@@ -367,19 +365,15 @@ def _no_use(folder: Path, error: OSError) -> str:
     return f"the journal {folder / NAME} cannot be opened: {what}: mend that, or choose another directory with --work"
 
 
-def _kept(content: Content, file: bytes, at: int) -> str:
-    """The name of the copy that was made of a damaged journal, "" where none was needed; three are kept."""
-    if content.torn:
-        log.warning("the journal ends in a torn record", bytes=content.torn)
-    if not content.damage or any(record["kind"] == Kind.DAMAGED for record in content.records):
-        return ""
+def _kept(damage: str, fd: int, at: int) -> str:
+    """Copy a damaged journal, and say so: the copy's name. There are three at most, the first two and the last."""
     names = set(os.listdir(at))
     name = next((one for one in _DAMAGED if one not in names), _DAMAGED[-1])
+    log.error("the journal is damaged: its whole records are used, and a copy is kept", what=damage, copy=name)
     try:
-        replace_file(name, file, at=at)
+        replace_file(name, read_at(fd, 0, MOST_BYTES), at=at)
     except OSError as error:
         log.warning("no copy of the damaged journal", why=error.strerror)
-    log.error("the journal is damaged: its whole records are used, and a copy is kept", what=content.damage, copy=name)
     return name
 
 
