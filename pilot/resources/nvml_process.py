@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+from pilot.processes.starting import is_scarce, patiently, why_scarce
 from pilot.values.deadline import Deadline
 
 _LIBRARY = "libnvidia-ml.so.1"
@@ -29,6 +30,7 @@ _PLACES = (  # where distributions, container runtimes, GKE and WSL put it; the 
     "usr/lib/wsl/lib",
 )
 _END_S = 1.0
+_START_S = 8.0  # while the system has no process to give: below the limit of a question
 
 
 class NvmlGoneError(Exception):
@@ -71,9 +73,10 @@ class NvmlProcess:
     def __init__(self, library_folders: list[str]) -> None:
         """Start it; raises `NvmlGoneError` if the system has no process to give."""
         try:
-            self._process, self._pidfd = _start(library_folders)
+            self._process, self._pidfd = patiently(lambda: _start(library_folders), Deadline.after(_START_S))
         except OSError as error:
-            raise NvmlGoneError(f"no process for NVML can be started: {error.strerror}") from error
+            why = why_scarce(error) if is_scarce(error) else error.strerror
+            raise NvmlGoneError(f"no process for NVML can be started: {why}") from error
         self._rest = b""
         self._at = "its start"
         self.ended = False

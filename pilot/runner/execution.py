@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import signal
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from pilot.payload.environment import payload_environment
@@ -21,7 +22,7 @@ from pilot.runner.observing import Observer, gpu_sampler
 from pilot.runner.pod import Pod
 from pilot.runner.room import full
 from pilot.values.deadline import Deadline
-from pilot.values.errors import DiskFull, GpuLost, OutOfMemory, PayloadFailed
+from pilot.values.errors import DiskFull, GpuLost, OutOfMemory, PayloadFailed, PayloadNotStarted
 from pilot.values.events import events
 from pilot.values.job import Job
 from pilot.values.outcome import PayloadEnd
@@ -59,9 +60,13 @@ def execute(
         def ours() -> set[int]:
             return pod.lanes.pids() | ({gpus.pid} if gpus is not None and gpus.pid is not None else set())
 
-        with PayloadProcess(
-            job.command, area.work, environment, area.stdout, area.stderr, mark=mark, ours=ours
-        ) as process:
+        until = Deadline.after(pod.settings.patience).sooner(limit)
+        with pod.watchdog.waiting(until), _not_if_stopped(stop):
+            process = PayloadProcess(
+                job.command, area.work, environment, area.stdout, area.stderr,
+                mark=mark, ours=ours, until=until, wakers=[stop],
+            )  # fmt: skip
+        with process:
             pod.journal.write(Kind.STARTED, proof=process.proof.as_json())
             log.info("payload started", pid=process.pid)
             sampler = Sampler(process.living, process.buried_s, process.proof.cgroup)
@@ -80,6 +85,16 @@ def execute(
     )
     _remember(end, pod.clock.monotonic() - began, pod.journal)
     return end
+
+
+@contextmanager
+def _not_if_stopped(stop: Stop) -> Iterator[None]:
+    """A payload that could not be started before a stop came was stopped: it raises Stopped."""
+    try:
+        yield
+    except PayloadNotStarted:
+        stop.check()
+        raise
 
 
 def _ended(process: PayloadProcess, limit: Deadline, observer: Observer, pod: Pod, stop: Stop) -> bool:

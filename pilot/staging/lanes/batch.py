@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
+from pilot.processes.starting import is_scarce, patiently, why_scarce
 from pilot.staging.lanes.attempt import Attempt
 from pilot.staging.lanes.fleet import Fleet
 from pilot.staging.lanes.lane import Lane
@@ -29,6 +30,9 @@ Outcome = Moved | StageError
 _CLEAN_S = 3.0
 """How long the removal of what killed uploads left behind may take, in seconds: a stop waits for it."""
 
+_RENEWED_S = 1.0
+"""Between two looks whether credentials were renewed, as long as a file waits that was refused for its own."""
+
 _SENT_AGAIN = 2
 """An order that met a lane on its way out is sent to another one so often."""
 
@@ -41,11 +45,17 @@ class Batch:
         tasks: Sequence[Task],
         fleet: Fleet,
         attempt: Callable[[Task | None, Step], Attempt],
+        credentials: Callable[[], object],
         obedience: Obedience,
         progress: Callable[[Transfer, int], None],
     ) -> None:
-        """``attempt`` makes the order for a step; it may raise a StageError."""
+        """``attempt`` makes the order for a step, and may raise a StageError.
+
+        ``credentials`` gives what differs when a file with one was replaced.
+        """
         self._waiting = deque(tasks)
+        self._resting: list[Task] = []  # those that were found not to be due: the clock is not asked again
+        self._credentials = credentials
         self._fleet = fleet
         self._attempt = attempt
         self._obedience = obedience
@@ -72,10 +82,13 @@ class Batch:
 
     def _hand_out(self) -> None:
         """Give orders to lanes as long as there are lanes to take them."""
+        self._resting = []
         for task in list(self._waiting):
-            if not task.not_before.expired():
+            if not task.not_before.expired() and not self._renewed(task):
+                self._resting.append(task)
                 continue
             step = task.step()
+            task.credentials = self._credentials()
             try:
                 attempt = self._attempt(task, step)
                 lane = self._fleet.lane_for(attempt)
@@ -84,13 +97,17 @@ class Batch:
                 self._failed(task, step, error)
             except OSError as error:
                 self._waiting.remove(task)
-                text = f"{task.transfer.name}: the transfer process does not start: {error.strerror}"
-                self._failed(task, step, Unreachable(text, task.transfer.direction))
+                self._failed(task, step, _not_started(task.transfer, error))
             else:
-                if lane is None:
+                if lane is not None:
+                    self._waiting.remove(task)
+                    self._send(lane, attempt)
+                elif not self._fleet.shortage.here:  # all are busy: what comes behind must wait as well
                     return
-                self._waiting.remove(task)
-                self._send(lane, attempt)
+
+    def _renewed(self, task: Task) -> bool:
+        """Whether it was refused for a credential, and one has been replaced since."""
+        return task.refused and task.credentials != self._credentials()
 
     def _send(self, lane: Lane, attempt: Attempt) -> None:
         lane.orders.append(attempt)
@@ -103,9 +120,9 @@ class Batch:
         busy, wakers = self._busy(), self._obedience.wakers()
         seconds = min(
             self._obedience.left(),
+            self._fleet.shortage.due.left() if self._waiting and self._fleet.shortage.here else math.inf,
             *(lane.orders[0].left() for lane in busy),
-            *(task.not_before.left() for task in self._waiting if not task.not_before.expired()),
-            math.inf,
+            *(min(task.not_before.left(), _RENEWED_S if task.refused else math.inf) for task in self._resting),
         )
         watched: list[Lane | Stop] = [*busy, *wakers]
         ready, _, _ = select.select(watched, [], [], None if math.isinf(seconds) else seconds)
@@ -160,7 +177,10 @@ class Batch:
         error.direction = step.transfer.direction
         account = attempt.account() if attempt else {"file": step.transfer.name, "source": plain(step.hop.source)}
         log.warning("a transfer failed", **account, why=str(error))
-        task.failed(step, error, key=attempt and attempt.key, writing=bool(attempt and attempt.writing))
+        silent_s = attempt.silent_s if attempt else 0.0
+        task.failed(
+            step, error, key=attempt and attempt.key, writing=bool(attempt and attempt.writing), silent_s=silent_s
+        )
         self._next(task)
 
     def _next(self, task: Task) -> None:
@@ -246,8 +266,11 @@ class Batch:
 
 
 def ask(fleet: Fleet, attempt: Attempt, limit: Deadline) -> Any:
-    """Give an order in a lane of its own and wait for the answer: what it found. Raises its StageError, or OSError."""
-    lane = fleet.start(attempt)
+    """Give an order in a lane of its own and wait for the answer: what it found. Raises its StageError."""
+    try:
+        lane = patiently(lambda: fleet.start(attempt), limit)
+    except OSError as error:
+        raise _not_started(attempt.step.transfer, error) from error
     lane.orders.append(attempt)
     try:
         lane.send(attempt.message)
@@ -264,3 +287,12 @@ def ask(fleet: Fleet, attempt: Attempt, limit: Deadline) -> Any:
     finally:
         lane.orders.clear()
         fleet.kill(lane)
+
+
+def _not_started(transfer: Transfer, error: OSError) -> StageError:
+    """There is no process for it. What has lasted for longer than our patience is not tried again."""
+    if not is_scarce(error):
+        text = f"{transfer.name}: the transfer process does not start: {error.strerror}"
+        return Unreachable(text, transfer.direction)
+    text = f"{transfer.name}: no transfer process can be started: {why_scarce(error)}"
+    return TransferFailed(text, transfer.direction)

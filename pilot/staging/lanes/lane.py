@@ -34,7 +34,8 @@ class LaneSettings:
         connect_s: how long a server may take to accept a connection, in seconds.
         limits: how long the bytes of a file may take.
         keep_s: how long an idle process stays.
-        patience_s: how long an output is tried again, counted from its first try.
+        patience_s: how long a file is tried again, counted from when it first came no further; of inputs three
+            tries at most. None: three tries, however long they take.
     """
 
     ca_path: str | None = None
@@ -43,7 +44,7 @@ class LaneSettings:
     connect_s: float = 15.0
     limits: Limits = field(default_factory=Limits)
     keep_s: float = 5.0
-    patience_s: float = 0.0
+    patience_s: float | None = None
 
 
 class Lane:
@@ -68,7 +69,7 @@ class Lane:
             bufsize=0,
             start_new_session=True,
         )
-        self._pidfd = os.pidfd_open(self._process.pid)
+        self._pidfd = _watched(self._process)
         self._rest = b""
         self.ended = False
 
@@ -127,6 +128,16 @@ class Lane:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
+
+
+def _watched(process: subprocess.Popen[bytes]) -> int:
+    """Its descriptor; OSError, and no process is left, if there is none to be had."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:
+        process.kill()
+        process.communicate()
+        raise
 
 
 def environment(settings: LaneSettings, login: Identity) -> dict[str, str]:

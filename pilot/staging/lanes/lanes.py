@@ -100,7 +100,7 @@ class Lanes:
         """
         total_s, patience_s = self._settings.limits.total_s, self._settings.patience_s
         tasks = [Task(transfer, self._standing, deadline, total_s, patience_s) for transfer in transfers]
-        return Batch(tasks, self._fleet, self._order, Obedience(stop, mercy), progress).run()
+        return Batch(tasks, self._fleet, self._order, self._wallet.stamp, Obedience(stop, mercy), progress).run()
 
     def find(self, url: Url, deadline: Deadline) -> list[Entry]:
         """All files below a directory; or the one file that is none, whose path is "". Raises a StageError."""
