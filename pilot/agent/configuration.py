@@ -76,8 +76,10 @@ def _read(file: Path) -> dict[str, Any]:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"settings file {file}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise UsageError(f"settings file {file}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UsageError(f"settings file {file}: nested deeper than settings are") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"settings file {file}: not YAML: {' '.join(str(error).split())[:300]}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -59,7 +59,7 @@ def _model(gpus: Gpus, model: str) -> dict[str, Any]:
         "vendor": "NVIDIA",
         "model": model,
         "count": len(devices),
-        "vram": max((gpu.memory_bytes >> 20 for gpu in devices), default=0),
+        "vram": max((gpu.memory_bytes >> 20 for gpu in devices if gpu.memory_bytes is not None), default=None),
         "architecture": next((gpu.architecture for gpu in devices if gpu.architecture), None),
         "framework": "CUDA" if gpus.cuda else None,
         "framework_version": gpus.cuda or None,

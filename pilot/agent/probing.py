@@ -87,7 +87,8 @@ def _disk_rows(disk: Disk) -> Iterator[Row]:
 def _gpu_rows(gpus: Gpus) -> Iterator[Row]:
     for gpu in gpus.devices:
         health = "" if gpu.healthy else f", not healthy: {gpu.why}"
-        yield "GPU", f"{gpu.name}, {size(gpu.memory_bytes)}{health}", gpu.uuid
+        memory = "memory not told" if gpu.memory_bytes is None else size(gpu.memory_bytes)
+        yield "GPU", f"{gpu.name}, {memory}{health}", gpu.uuid
     if gpus.devices:
         yield (
             "  driver",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -56,7 +57,7 @@ def next_job(pod: Pod, resources: Resources) -> Job | BadJob | None:
 def drained(pod: Pod) -> bool:
     """Whether no more jobs shall be taken: by signal, by the server's softkill, or by the drain file."""
     file = Path(pod.settings.drain_file) if pod.settings.drain_file else pod.work / DRAIN_NAME
-    if not pod.drain.requested and file.exists():
+    if not pod.drain.requested and os.path.exists(file):  # noqa: PTH110 - Path.exists raises where a disk is ill
         log.info("draining: the drain file is there", file=file)
         pod.drain.request()
     return pod.drain.requested

@@ -15,6 +15,7 @@ def lane_settings(settings: Settings) -> LaneSettings:
     return LaneSettings(
         ca_path=str(Path(settings.ca).absolute()) if settings.ca else None,  # a lane lives in another directory
         http_proxy=settings.http_proxy or None,
+        redirects=settings.output_redirects,
         lanes=settings.lanes,
         connect_s=settings.connect_limit,
         limits=Limits(idle_s=settings.idle_limit, slow_bytes_per_s=settings.slow_limit * 1000),

@@ -104,9 +104,10 @@ def _scratch(found: Resources) -> str:
 
 def gpu_in_use(sample: GpuSample, gpus: Gpus) -> str:
     """Utilisation in percent and memory of one device, or why there is none."""
-    total = next((gpu.memory_bytes for gpu in gpus.devices if gpu.uuid == sample.uuid), 0)
+    total = next((gpu.memory_bytes for gpu in gpus.devices if gpu.uuid == sample.uuid), None)
     if sample.used_bytes is None and sample.utilisation is None:
         return sample.why or "?"
     busy = "?" if sample.utilisation is None else f"{sample.utilisation:.0f}"
-    held = "?" if sample.used_bytes is None else size(sample.used_bytes)
-    return f"{busy} %, {held} of {size(total)}" + (f", lost: {sample.why}" if sample.lost else "")
+    held, whole = ("?" if count is None else size(count) for count in (sample.used_bytes, total))
+    memory = "memory not told" if (held, whole) == ("?", "?") else f"{held} of {whole}"
+    return f"{busy} %, {memory}" + (f", lost: {sample.why}" if sample.lost else "")

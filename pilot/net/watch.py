@@ -16,6 +16,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from pilot.net.final import FinalResponse
 from pilot.values.deadline import Deadline
 
 if TYPE_CHECKING:
@@ -137,11 +138,15 @@ class Adapter(HTTPAdapter):
 
 def _pool_classes(watch: Watch) -> dict[str, Any]:
     class Plain(HTTPConnection):
+        response_class = FinalResponse
+
         def connect(self) -> None:
             super().connect()
             self.sock = _LimitedSocket(self.sock, watch)
 
     class Secure(HTTPSConnection):
+        response_class = FinalResponse
+
         def connect(self) -> None:
             super().connect()
             self.sock = _LimitedSocket(self.sock, watch)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from pilot.net.transport import Limits
@@ -23,6 +25,7 @@ _UPDATE = Limits(connect_s=15, idle_s=60, total_s=120)
 _QUERY = Limits(connect_s=15, idle_s=30, total_s=60)
 
 _OK, _TIMEOUT, _FAILED = 0, 10, 30
+_MOST_SECRETS = 1000
 _MOST_COMMANDS, _LONGEST_COMMAND = 20, 1000  # set_command takes 250 characters (B2)
 
 
@@ -130,7 +133,7 @@ class PandaClient:
         status, attempt = str(data[0].get("status")), data[0].get("attempt_number")
         if status == "unknown":  # the answer of a server whose database is away (LB "Database outage")
             raise ServerUnavailable("get_job_status: status unknown")
-        return status, attempt if isinstance(attempt, int) and status != "not found" else None
+        return status, _whole(attempt) if status != "not found" else None
 
     def update_worker_status(self, harvester_id: str, worker_id: int, status: str, node: str) -> None:
         """Tell that the worker ``started`` or ``finished``; the server says success in any case."""
@@ -163,6 +166,13 @@ def _acknowledged(data: Mapping[str, Any], message: str) -> Acknowledged:
     raise ServerRefused(text)
 
 
+def _whole(value: object) -> int | None:
+    """A number that may come as text; None for anything else."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _commands(raw: object) -> str:
     """The field as text; what is none is no command, and no reason to lose an update."""
     if raw in (None, "NULL"):
@@ -179,7 +189,7 @@ def _secrets(raw: object) -> Mapping[str, Any] | None:
         value = decode_json(raw) if isinstance(raw, str) else raw
     except Garbled:
         return None
-    return value if isinstance(value, dict) else None
+    return dict(islice(value.items(), _MOST_SECRETS)) if isinstance(value, dict) else None
 
 
 def first_words(commands: str) -> Sequence[str]:

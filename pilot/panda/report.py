@@ -136,17 +136,23 @@ class Report(Duty):
                 self.again(error)
 
     def fault(self, error: BaseException, tell: Tell) -> None:
-        """A fault of ours: tried again without what is optional. A look that failed is told to who asked for it."""
+        """A fault of ours: tried again, after the second in a row without what is optional.
+
+        A look that failed is told to who asked for it.
+        """
         if self._looking:
             self._looking = False
             self._failed_look = f"{self._look or 'debug'}: not possible ({type(error).__name__})"
             self.now()
-        elif self._final is not None and not self._phases:
-            self._final.fields, self._final.reduced = core(self._final.fields), True
-            self._not_delivered(self._final, error, tell)
-        else:
-            self._shed = True
+            return
+        if self._final is None or self._phases:
+            self._shed = self.faults > 0
             super().fault(error, tell)
+            return
+        self.faults += 1
+        if self.faults > 1:
+            self._final.fields, self._final.reduced = core(self._final.fields), True
+        self._not_delivered(self._final, error, tell)
 
     def _shown(self) -> str | None:
         """The field stdout: what a command asked to see, or in debug mode the tail of the newest output."""

@@ -195,7 +195,7 @@ class Reporter:
                 self._tell_fault(error)
                 duty.fault(error, self.mailbox.put)
             else:
-                self._faults = 0
+                self._faults = duty.faults = 0
             self._finished(duty)
 
     def _tell_fault(self, error: BaseException) -> None:

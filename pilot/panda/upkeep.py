@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilot.files.opening import NotRegular, make_file, open_file, read_at
 from pilot.net.credentials import Credentials
 from pilot.panda.client import PandaClient
 from pilot.panda.duties import Backoff, Duty, Tell
@@ -145,7 +147,7 @@ class SignOfLife(Duty):
     def attempt(self, client: PandaClient, tell: Tell) -> None:  # noqa: ARG002 - no call is made
         """Touch it; a full disk is not worth a word each minute."""
         try:
-            self._file.touch()
+            _touch(str(self._file))
         except OSError as error:
             log.debug("no sign of life", why=error.strerror)
         self.due = self.clock.monotonic() + self._interval_s
@@ -155,11 +157,26 @@ def _upload(client: PandaClient, url: str, name: str, content: bytes) -> None:
     succeeded(f"upload of {name}", client.wire.upload(url, name, gzip.compress(content)))
 
 
-def _part(file: Path, offset: int, most: int) -> bytes:
+def _touch(name: str) -> None:
+    """Set its time to now; what else has the name, and is no directory, goes: a FIFO would keep us for ever."""
     try:
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            return stream.read(most)
+        descriptor = open_file(name, os.O_WRONLY | os.O_CREAT)
+    except NotRegular:
+        descriptor = make_file(name)
+    try:
+        os.utime(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _part(file: Path, offset: int, most: int) -> bytes:
+    """So much of a regular file; nothing of what else has its name."""
+    try:
+        descriptor = open_file(str(file))
+        try:
+            return read_at(descriptor, offset, most)
+        finally:
+            os.close(descriptor)
     except OSError:
         return b""
 
@@ -167,7 +184,7 @@ def _part(file: Path, offset: int, most: int) -> bytes:
 def _ends(file: Path) -> bytes:
     """The whole file, or its beginning and its end where it is too long."""
     try:
-        size = file.stat().st_size
+        size = file.lstat().st_size
     except OSError:
         return b""
     if size <= _MOST_PIECE:

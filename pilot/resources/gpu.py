@@ -20,6 +20,7 @@ __all__ = ["Gpu", "GpuSample", "GpuSampler", "Gpus", "Visible", "choose", "cuda_
 _ANY = Visible()
 _ROOT = Path("/")
 _MIB = 1 << 20
+_GARBAGE = "the process for NVML gives garbage"
 _MOST_FAILURES = 3  # in a row; then the sampler stops asking, since each may cost its whole limit
 
 
@@ -30,12 +31,15 @@ class Gpu:
     Args:
         uuid: GPU-... or MIG-...; "" of a GPU that is so broken that it does not say.
         name: NVML's, such as NVIDIA H100 80GB HBM3.
-        memory_bytes: all of its memory, or of its instance.
+        memory_bytes: all of its memory, or of its instance. None where NVML does not tell it: of a GPU that has none
+            of its own but the machine's (GB10, Jetson), or because the question was refused this once.
         mig: whether it is a MIG instance; its GPU is then not a device of its own.
         healthy: whether a job may have it.
         index: NVML's number of the GPU in this pod, or of the instance's GPU.
         parent: UUID of the GPU that a MIG instance is part of.
         instance: number of a MIG instance in its GPU.
+        gpu_instance_id: with ``compute_instance_id``, what the older name of a MIG instance holds
+            (``MIG-GPU-.../1/0``).
         used_bytes: memory that processes hold now; before driver 510 with what the driver keeps for itself.
         processes: how many processes compute on it; their numbers are the host's, so nothing more can be said.
         utilisation: percent of the last moments (at most 1 s) in which something ran on it.
@@ -48,13 +52,15 @@ class Gpu:
 
     uuid: str
     name: str
-    memory_bytes: int
+    memory_bytes: int | None
     mig: bool
     healthy: bool
     index: int
     parent: str = ""
     instance: int | None = None
-    used_bytes: int = 0
+    gpu_instance_id: int | None = None
+    compute_instance_id: int | None = None
+    used_bytes: int | None = None
     processes: int | None = None
     utilisation: float | None = None
     power_w: float | None = None
@@ -113,7 +119,10 @@ def find_gpus(visible: Visible = _ANY, limit_s: float = 10.0, sysroot: Path = _R
         return Gpus(note=f"no GPU: {gone}")
     if "error" in answer:
         return Gpus(note=f"no GPU: {answer['error']}")
-    return _selected(answer, visible, sysroot)
+    try:
+        return _selected(answer, visible, sysroot)
+    except (KeyError, TypeError, AttributeError):
+        return Gpus(note=f"no GPU: {_GARBAGE}")
 
 
 def _selected(answer: dict[str, Any], visible: Visible, sysroot: Path) -> Gpus:
@@ -157,12 +166,15 @@ def unhealthy(gpus: Gpus, expected: Sequence[str], most_used_bytes: int = 500 * 
     devices = {device.uuid: device for device in gpus.devices}
     for uuid in expected:
         device = devices.get(uuid)
+        if device is None and not uuid:  # it did not say who it was, and does now
+            continue
         if device is None:
             return f"{uuid} is gone: {gpus.note or 'NVML does not list it any more'}"
         if not device.healthy:
-            return f"{uuid} is not healthy: {device.why}"
-        if device.used_bytes > most_used_bytes and not gpus.shared:
-            return f"{uuid}: somebody else holds {device.used_bytes // _MIB} MiB of its memory"
+            return f"{uuid or 'a GPU'} is not healthy: {device.why}"
+        used = device.used_bytes or 0  # where it is not told, nobody can be blamed
+        if used > most_used_bytes and not gpus.shared:
+            return f"{uuid}: somebody else holds {used // _MIB} MiB of its memory"
     return ""
 
 
@@ -174,7 +186,7 @@ def choose(gpus: Gpus, n: int) -> tuple[Gpu, ...]:
     healthy = [device for device in gpus.devices if device.healthy]
     if not 0 <= n <= len(healthy):
         raise ValueError(f"{n} GPUs are wanted, and there are {len(healthy)}")
-    healthy.sort(key=lambda device: (n > 1 and device.mig, device.used_bytes, device.index, device.instance or 0))
+    healthy.sort(key=lambda device: (n > 1 and device.mig, device.used_bytes or 0, device.index, device.instance or 0))
     return tuple(healthy[:n])
 
 
@@ -192,8 +204,9 @@ class GpuSample:
         utilisation: percent, as in `Gpu`.
         used_bytes: memory held on it.
         energy_j: joules since the sampler's first sample; of all that runs on it.
-        lost: NVML does not know it any more, or calls it lost: the payload on it cannot succeed.
-        why: why it is lost, or why there are no figures.
+        lost: NVML does not know it any more, or calls it lost: the payload on it cannot succeed. That NVML does not
+            answer, or refuses, does not make it so.
+        why: why it is lost, or why a figure is missing.
     """
 
     uuid: str
@@ -243,7 +256,7 @@ class GpuSampler:
             self._why = answer["error"]
             return self._nothing()
         self._failures = 0
-        return tuple(self._since_first(GpuSample(**facts)) for facts in answer["samples"])
+        return tuple(self._since_first(sample) for sample in answer["samples"])
 
     def close(self) -> None:
         """End the process."""
@@ -260,9 +273,21 @@ class GpuSampler:
         if self._process is None or self._process.ended:
             return {"error": self._why}
         try:
-            return self._process.ask({"op": "sample", "uuids": self._uuids}, limit_s)
+            answer = self._process.ask({"op": "sample", "uuids": self._uuids}, limit_s)
         except NvmlGoneError as gone:
             return {"error": str(gone)}
+        return answer if "error" in answer else self._samples(self._process, answer)
+
+    def _samples(self, process: NvmlProcess, answer: dict[str, Any]) -> dict[str, Any]:
+        """One per device; the process ends if there are others: what it says next may belong to another question."""
+        try:
+            samples = [GpuSample(**facts) for facts in answer["samples"]]
+        except (KeyError, TypeError):
+            samples = []
+        if [sample.uuid for sample in samples] == self._uuids:
+            return {"samples": samples}
+        process.close()
+        return {"error": _GARBAGE}
 
     def _nothing(self) -> tuple[GpuSample, ...]:
         return tuple(GpuSample(uuid, why=self._why) for uuid in self._uuids)

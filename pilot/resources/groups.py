@@ -32,11 +32,19 @@ class Mount:
 
     def folders(self, path: str) -> list[Path]:
         """The group's folder and those of its ancestors, innermost first, as far as they are mounted."""
-        own, root = PurePosixPath("/", path.lstrip("/")), PurePosixPath("/", self.root.lstrip("/"))
-        if ".." in (*own.parts, *root.parts) or not own.is_relative_to(root):
-            return [self.point]
-        inside = own.relative_to(root)
-        return [self.point / one for one in (inside, *inside.parents)]
+        inside = _below(path, self.root)
+        return [self.point] if inside is None else [self.point / one for one in (inside, *inside.parents)]
+
+
+def _below(path: str, root: str) -> PurePosixPath | None:
+    """Where ``path`` is below the mount's ``root``; None if it is not, or cannot be known.
+
+    Seen from a namespace of control groups, both begin with ``/..`` for each level above the namespace's own root. As
+    many on both sides are the same place; with fewer the names of the groups between are not known.
+    """
+    own, top = PurePosixPath("/", path.lstrip("/")), PurePosixPath("/", root.lstrip("/"))
+    inside = own.relative_to(top) if own.is_relative_to(top) else None
+    return None if inside is None or ".." in inside.parts else inside
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
 """The process that talks to NVML, for a parent that may not crash or wait: ``python -m pilot.resources.nvml PARENT``.
 
-The library has been seen to hang, and to crash when one of several GPUs is gone (users-ask.md 66 to 69). Nothing else
-imports pynvml. One JSON object per line: ``{op: look}`` or ``{op: sample, uuids}`` down; up ``{at}`` before each call,
-so that the parent can say which one did not come back, and then ``{gpus, ...}``, ``{samples}`` or ``{error}``.
+The library has been seen to hang, and to crash when one of several GPUs is gone (users-ask.md 66 to 69). Nothing
+outside this process imports pynvml. One JSON object per line: ``{op: look}`` or ``{op: sample, uuids}`` down; up
+``{at}`` before each call, so that the parent can say which one did not come back, and then ``{gpus, ...}``,
+``{samples}`` or ``{error}``. A figure that is refused is None: only the refusals that `pilot.resources.nvml_errors`
+names make a device unhealthy, or lost.
 """
 
 from __future__ import annotations
@@ -16,28 +18,12 @@ from typing import Any
 
 import pynvml
 
-from pilot.processes.child import Answers, die_with, take_pipes
+from pilot.processes.child import die_with, take_pipes
+from pilot.resources.nvml_device import MOST, Asked, Library
+from pilot.resources.nvml_errors import NOT_OURS, Failed
+from pilot.resources.nvml_sample import sample
 
-_LOST = {  # these say that the device, not the question, is at fault (nvml.h, nvmlReturn_enum)
-    pynvml.NVML_ERROR_IRQ_ISSUE: "the kernel sees interrupt trouble",
-    pynvml.NVML_ERROR_CORRUPTED_INFOROM: "its infoROM is corrupted",
-    pynvml.NVML_ERROR_GPU_IS_LOST: "it is lost (fallen off the bus)",
-    pynvml.NVML_ERROR_RESET_REQUIRED: "it needs a reset",
-    pynvml.NVML_ERROR_OPERATING_SYSTEM: "the operating system blocks it",
-    pynvml.NVML_ERROR_UNKNOWN: "unknown error of the driver",
-}
-_WORDS = {
-    **_LOST,
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is not loaded",
-    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "libnvidia-ml.so.1 cannot be loaded",
-    pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: "this libnvidia-ml.so.1 does not have the function",
-    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "library and kernel module are of different driver versions",
-    pynvml.NVML_ERROR_NO_PERMISSION: "no permission",
-    pynvml.NVML_ERROR_GPU_NOT_FOUND: "no GPU was found",
-    pynvml.NVML_ERROR_NOT_FOUND: "not found",
-    pynvml.NVML_ERROR_TIMEOUT: "timeout in the driver",
-}
-_NOT_OURS = {pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_GPU_NOT_FOUND}
+_UNNAMED = "NVIDIA GPU"
 _ARCHITECTURES = (  # by compute capability, the oldest of each (CUDA programming guide, 5.1)
     ((10, 0), "Blackwell"),
     ((9, 0), "Hopper"),
@@ -48,86 +34,6 @@ _ARCHITECTURES = (  # by compute capability, the oldest of each (CUDA programmin
     ((6, 0), "Pascal"),
     ((5, 0), "Maxwell"),
 )
-
-
-class Failed(Exception):
-    """A call that did not give what was asked for; ``code`` is NVML's."""
-
-    def __init__(self, name: str, where: str, code: int) -> None:
-        super().__init__(f"{_WORDS.get(code, 'NVML refuses')} ({name}{' of ' if where else ''}{where}: {code})")
-        self.code = code
-
-    @property
-    def lost(self) -> bool:
-        """Whether the device itself is at fault."""
-        return self.code in _LOST
-
-
-class Library:
-    """Calls NVML, and tells the parent of each call before it is made."""
-
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
-        self._open = False
-
-    def open(self) -> None:
-        """Load and initialise it, once. Raises `Failed`."""
-        if not self._open:
-            self.call("nvmlInit")
-            self._open = True
-
-    def call(self, name: str, *arguments: Any, where: str = "") -> Any:
-        """The result of pynvml's function ``name``. Raises `Failed`."""
-        self._answers.send({"at": f"{name} of {where}" if where else name})
-        try:
-            return getattr(pynvml, name)(*arguments)
-        except pynvml.NVMLError as error:
-            raise Failed(name, where, error.value) from None
-
-
-class Asked:
-    """One device and what it has been asked. A figure that it does not have is None.
-
-    ``why`` is why it is not healthy. One that is lost is not asked again: the library has crashed on that.
-    """
-
-    def __init__(self, library: Library, handle: Any, where: str) -> None:
-        self.handle = handle
-        self.where = where
-        self.why = ""
-        self._library = library
-        self._lost = False
-        self.uuid = self.must("nvmlDeviceGetUUID") or ""
-
-    def must(self, name: str, *arguments: Any) -> Any:
-        """A figure without which there is no device: None makes it unhealthy."""
-        return self._ask(name, arguments, needed=True)
-
-    def may(self, name: str, *arguments: Any) -> Any:
-        """A figure that is nice to have: not supported is None, but a lost device is unhealthy."""
-        return self._ask(name, arguments, needed=False)
-
-    def memory(self) -> tuple[int, int]:
-        """Total and used bytes. What the driver keeps for itself is not used, where version 2 of the call tells it.
-
-        Used is worked out: nvml.h and the drivers differ in whether version 2's ``used`` holds ``reserved``.
-        """
-        found = self.may("nvmlDeviceGetMemoryInfo", pynvml.nvmlMemory_v2)
-        if found is not None:
-            return found.total, max(0, found.total - found.free - found.reserved)
-        found = self.must("nvmlDeviceGetMemoryInfo")
-        return (0, 0) if found is None else (found.total, found.used)
-
-    def _ask(self, name: str, arguments: tuple[Any, ...], needed: bool) -> Any:
-        if self._lost:
-            return None
-        try:
-            return self._library.call(name, self.handle, *arguments, where=self.where)
-        except Failed as failed:
-            self._lost = failed.lost
-            if failed.lost or (needed and not self.why):
-                self.why = str(failed)
-            return None
 
 
 def look(library: Library) -> dict[str, Any]:
@@ -141,7 +47,8 @@ def look(library: Library) -> dict[str, Any]:
         answer["cuda"] = f"{version // 1000}.{version % 1000 // 10}"
     except Failed as failed:
         answer["remarks"].append(str(failed))
-    return {**answer, "gpus": [facts for index in range(count) for facts in _gpu(library, index, answer["remarks"])]}
+    indices = range(min(count, MOST))
+    return {**answer, "gpus": [facts for index in indices for facts in _gpu(library, index, answer["remarks"])]}
 
 
 def _gpu(library: Library, index: int, remarks: list[str]) -> Iterator[dict[str, Any]]:
@@ -150,18 +57,17 @@ def _gpu(library: Library, index: int, remarks: list[str]) -> Iterator[dict[str,
     try:
         handle = library.call("nvmlDeviceGetHandleByIndex", index, where=where)
     except Failed as failed:
-        if failed.code not in _NOT_OURS:
+        if failed.code not in NOT_OURS:
             yield _broken(index, str(failed))
         return
     gpu = Asked(library, handle, where)
     mode = gpu.may("nvmlDeviceGetMigMode")
-    if mode is None or mode[0] != pynvml.NVML_DEVICE_MIG_ENABLE:
-        yield _facts(gpu, index)
-        return
-    instances = list(_instances(library, gpu, index))
-    if not instances:
+    mig = mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE
+    # Where only this question was refused, instances tell: such a GPU must not be taken for a whole one.
+    instances = list(_instances(library, gpu, index)) if mig or (mode is None and gpu.refused) else []
+    if mig and not instances:
         remarks.append(f"{where} is in MIG mode and has no instance that we may use")
-    yield from instances
+    yield from instances if mig or instances else [_facts(gpu, index)]
 
 
 def _instances(library: Library, gpu: Asked, index: int) -> Iterator[dict[str, Any]]:
@@ -171,32 +77,38 @@ def _instances(library: Library, gpu: Asked, index: int) -> Iterator[dict[str, A
     """
     inherited = {
         "mig": True,
-        "parent": gpu.uuid,
+        "parent": gpu.uuid(),
         "temperature_c": gpu.may("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU),
         "architecture": _architecture(gpu.may("nvmlDeviceGetCudaComputeCapability")),
     }
     illness = gpu.why or _memory_errors(gpu)
-    for number in range(gpu.may("nvmlDeviceGetMaxMigDeviceCount") or 0):
+    for number in range(min(gpu.may("nvmlDeviceGetMaxMigDeviceCount") or 0, MOST)):
         where = f"MIG {index}:{number}"
         try:
             handle = library.call("nvmlDeviceGetMigDeviceHandleByIndex", gpu.handle, number, where=where)
         except Failed:  # the numbers have holes
             continue
-        facts = _facts(Asked(library, handle, where), index)
+        instance = Asked(library, handle, where)
+        facts = _facts(instance, index)
+        ids = {
+            "instance": number,
+            "gpu_instance_id": instance.may("nvmlDeviceGetGpuInstanceId"),
+            "compute_instance_id": instance.may("nvmlDeviceGetComputeInstanceId"),
+        }
         why = illness or facts["why"]
-        yield {**facts, **inherited, "instance": number, "why": why, "healthy": not why}
+        yield {**facts, **inherited, **ids, "why": why, "healthy": not why}
 
 
 def _facts(device: Asked, index: int) -> dict[str, Any]:
     """The fields of `pilot.resources.gpu.Gpu`."""
-    name = device.must("nvmlDeviceGetName")
+    uuid, name = device.uuid(), device.may("nvmlDeviceGetName")
     total, used = device.memory()
     utilisation = device.may("nvmlDeviceGetUtilizationRates")
     power_mw = device.may("nvmlDeviceGetPowerUsage")
     energy_mj = device.may("nvmlDeviceGetTotalEnergyConsumption")
     facts = {
-        "uuid": device.uuid,
-        "name": name or "",
+        "uuid": uuid,
+        "name": name or _UNNAMED,
         "memory_bytes": total,
         "used_bytes": used,
         "mig": False,
@@ -250,33 +162,7 @@ def _architecture(capability: tuple[int, int] | None) -> str:
 
 def _broken(index: int, why: str) -> dict[str, Any]:
     """A GPU that does not even say who it is."""
-    return {"uuid": "", "name": "", "memory_bytes": 0, "mig": False, "healthy": False, "index": index, "why": why}
-
-
-def sample(library: Library, uuids: list[str]) -> dict[str, Any]:
-    """What each device does now. Raises `Failed` if NVML does not work at all."""
-    library.open()
-    return {"samples": [_sample(library, uuid) for uuid in uuids]}
-
-
-def _sample(library: Library, uuid: str) -> dict[str, Any]:
-    try:
-        handle = library.call("nvmlDeviceGetHandleByUUID", uuid, where=uuid)
-    except Failed as failed:
-        gone = failed.lost or failed.code == pynvml.NVML_ERROR_NOT_FOUND
-        return {"uuid": uuid, "lost": gone, "why": str(failed)}
-    device = Asked(library, handle, uuid)
-    total, used = device.memory()
-    utilisation = device.may("nvmlDeviceGetUtilizationRates")
-    energy_mj = device.may("nvmlDeviceGetTotalEnergyConsumption")
-    return {
-        "uuid": uuid,
-        "utilisation": None if utilisation is None else float(utilisation.gpu),
-        "used_bytes": used if total else None,
-        "energy_j": None if energy_mj is None else energy_mj / 1000,
-        "lost": bool(device.why),
-        "why": device.why,
-    }
+    return {"uuid": "", "name": "", "memory_bytes": None, "mig": False, "healthy": False, "index": index, "why": why}
 
 
 def answer(library: Library, message: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ _PLACES = (  # where distributions, container runtimes, GKE and WSL put it; the 
 )
 _END_S = 1.0
 _START_S = 8.0  # while the system has no process to give: below the limit of a question
+_LONGEST = 1 << 22  # bytes of a line: a GPU takes 600
 
 
 class NvmlGoneError(Exception):
@@ -131,7 +132,11 @@ class NvmlProcess:
             self.close()
             raise NvmlGoneError(f"{_ending(self._process.returncode)} (in {self._at})")
         *lines, self._rest = (self._rest + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        answers = [_object(line) for line in lines]
+        if None in answers or len(self._rest) > _LONGEST:
+            self.close()
+            raise NvmlGoneError(f"the process for NVML gives garbage (in {self._at})")
+        return [answer for answer in answers if answer is not None]
 
     def _exits_within(self, seconds: float) -> bool:
         return _readable_within(self._pidfd, seconds)
@@ -155,6 +160,15 @@ def _start(library_folders: list[str]) -> tuple[subprocess.Popen[bytes], int]:
         process.kill()
         process.communicate()
         raise
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    """What a line holds; None if that is no JSON object."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _readable_within(fd: int, seconds: float) -> bool:

@@ -8,11 +8,14 @@ containers. Index 0 of CUDA_VISIBLE_DEVICES is always the first GPU that the pod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
+_OLD_MIG = re.compile(r"MIG-(GPU-[0-9A-Fa-f-]+)/([0-9]{1,9})/([0-9]{1,9})", re.IGNORECASE)
 _SHORTEST = 5  # characters of a UUID's beginning that name a GPU: "GPU-" alone would name each
+_DIGITS = 9  # of a number; Python refuses to read thousands
 _MPS = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")
 
 
@@ -62,6 +65,14 @@ class Device(Protocol):
     def instance(self) -> int | None:
         """The MIG instance's number in its parent."""
 
+    @property
+    def gpu_instance_id(self) -> int | None:
+        """NVML's of a MIG instance: it has this part of the GPU."""
+
+    @property
+    def compute_instance_id(self) -> int | None:
+        """NVML's of a MIG instance, within its GPU instance."""
+
 
 D = TypeVar("D", bound=Device)
 
@@ -109,7 +120,7 @@ def _by_runtime(devices: Sequence[D], count: int, value: str | None) -> tuple[li
     entries = [_plain(one) for one in _entries(value)]
     if "all" in entries:
         return list(devices), []
-    by_number = [one for one in entries if _is_number(one.partition(":")[0])]
+    by_number = [one for one in entries if _place(one) is not None]
     if len(by_number) == len(entries) and _has_selected(by_number, devices, count):
         return list(devices), []
     found, missing = _union(devices, [(one, _runtime_test(one)) for one in entries])
@@ -127,12 +138,34 @@ def _has_selected(entries: Sequence[str], devices: Sequence[D], count: int) -> b
 
 
 def _runtime_test(entry: str) -> Callable[[Device], bool]:
-    """What an entry means: ``0``, ``0:1``, the beginning of a UUID; a GPU in MIG mode is all of its instances."""
-    number, colon, instance = entry.partition(":")
-    if _is_number(number):
-        wanted = int(instance) if _is_number(instance) else None
-        return lambda device: device.index == int(number) and (not colon or device.instance == wanted)
-    return lambda device: _begins(device.uuid, entry) or _begins(device.parent, entry)
+    """What an entry means: ``0``, ``0:1``, or a name; a GPU in MIG mode is all of its instances."""
+    place = _place(entry)
+    if place is None:
+        return lambda device: bool(_named(device, entry))
+    gpu, instance = place
+    return lambda device: device.index == gpu and instance in {None, device.instance}
+
+
+def _place(entry: str) -> tuple[int, int | None] | None:
+    """The numbers of ``0`` and ``0:1``, a GPU's and a MIG instance's; None if it is neither."""
+    gpu, colon, instance = entry.partition(":")
+    if not _is_number(gpu) or (colon and not _is_number(instance)):
+        return None
+    return int(gpu), int(instance) if colon else None
+
+
+def _named(device: Device, entry: str) -> str:
+    """The UUID, the device's or its GPU's, that an entry names; "" if neither.
+
+    It is a UUID, or its beginning. ``MIG-GPU-<uuid>/<GPU instance>/<compute instance>`` is what drivers before R470
+    call a MIG instance, and newer ones understand (MIG user guide); numbers have no beginnings.
+    """
+    if "/" in entry:
+        old = _OLD_MIG.fullmatch(entry)
+        ids = (device.gpu_instance_id, device.compute_instance_id)
+        same = old is not None and _begins(device.parent, old[1]) and ids == (int(old[2]), int(old[3]))
+        return device.uuid if same or device.uuid.lower() == entry.lower() else ""
+    return next((uuid for uuid in (device.uuid, device.parent) if _begins(uuid, entry)), "")
 
 
 def _union(devices: Sequence[D], tests: Sequence[tuple[str, Callable[[Device], bool]]]) -> tuple[list[D], list[str]]:
@@ -163,8 +196,8 @@ def _cuda_device(devices: Sequence[D], entry: str) -> D | None:
         numbers = sorted({device.index for device in devices})
         number = numbers[int(entry)] if int(entry) < len(numbers) else None
         return next((device for device in devices if device.index == number), None)
-    named = [device for device in devices if _begins(device.uuid, entry) or _begins(device.parent, entry)]
-    names = {device.uuid if _begins(device.uuid, entry) else device.parent for device in named}
+    named = [device for device in devices if _named(device, entry)]
+    names = {_named(device, entry) for device in named}
     return named[0] if len(names) == 1 else None
 
 
@@ -178,7 +211,7 @@ def _plain(entry: str) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return len(text) <= _DIGITS and text.isascii() and text.isdigit()
 
 
 def _begins(uuid: str, entry: str) -> bool:

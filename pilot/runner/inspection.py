@@ -28,7 +28,8 @@ from pilot.runner.area import LOG, STDERR, STDOUT, JobArea
 from pilot.values.deadline import Deadline
 
 MOST_BYTES = 2048
-_MOST_ENTRIES = 100_000
+_MOST_ENTRIES = 20_000  # of a tree: in debug mode each minute
+_MOST_NAMES = 100_000  # of one directory, which are not looked at one by one
 _MOST_LINES = 100  # more than fit into the answer
 _MOST_S = 2.0
 _NEWEST = 5
@@ -77,6 +78,8 @@ class Inspector:
     def _answer(self, command: str, said: str) -> str:
         if not command:
             return self._newest_tail()
+        if "\x00" in command:
+            raise ValueError("a NUL")
         verb, *arguments = command.split()
         looks: dict[str, Callable[[str], str]] = {"tail": self._tail, "ls": self._list, "du": self._usage}
         names = [argument for argument in arguments if not argument.startswith("-")]
@@ -146,7 +149,7 @@ def _listed(folder: Folder) -> str:
     names: list[str] = []
     with os.scandir(folder.fd) as entries:
         for entry in entries:
-            if len(names) == _MOST_ENTRIES or time.monotonic() > end:
+            if len(names) == _MOST_NAMES or time.monotonic() > end:
                 break
             names.append(entry.name)
     last = heapq.nlargest(_MOST_LINES, names)[::-1]

@@ -177,7 +177,7 @@ def metrics(usage: Usage, gpu_names: Sequence[str]) -> dict[str, object]:
             "nGPU": len(usage.gpus),
             "GPU_name": "_".join(sorted({name.replace(" ", "-") for name in gpu_names})) or None,
             "GPU_utilisation": round(sum(utilised) / len(utilised), 1) if utilised else None,
-            "GPU_memory_MiB": sum(one.max_used_bytes for one in usage.gpus) >> 20,
+            "GPU_memory_MiB": sum(one.max_used_bytes for one in usage.gpus) >> 20 or None,  # 0: none has told it
             "GPU_energy_J": round(sum(energies)) if energies else None,
         }
     return {name: value for name, value in found.items() if value is not None}

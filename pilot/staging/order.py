@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
@@ -48,7 +49,8 @@ class Side(NamedTuple):
 class Order(NamedTuple):
     """One file to be moved. ``checksum`` is a kind and a value; ``link`` allows a hard link for a copy.
 
-    ``third_party`` is pull or push where one storage shall copy to the other, else "".
+    ``third_party`` is pull or push where one storage shall copy to the other, else "". ``ours``: what is to be
+    overwritten is the rest of a broken copy of this very file, and nothing that anybody would miss.
     """
 
     source: Side
@@ -58,6 +60,7 @@ class Order(NamedTuple):
     link: bool
     overwrite: bool
     third_party: str
+    ours: bool = False
 
     @classmethod
     def parse(cls, message: Mapping[str, Any]) -> Order:
@@ -71,6 +74,7 @@ class Order(NamedTuple):
             link=bool(message.get("link")),
             overwrite=bool(message.get("overwrite")),
             third_party=message.get("third_party") or "",
+            ours=bool(message.get("ours")),
         )
 
     @property
@@ -99,7 +103,8 @@ def _read_token(path: str) -> str:
 class Done(NamedTuple):
     """A file that was moved.
 
-    ``verified`` says by what: ``checksum`` or ``size``; ``there``: the target had the same bytes already.
+    ``verified`` says by what: ``checksum``, ``size``, or ``answer`` where nobody may look, and the storage's own word
+    is all there is; ``there``: the target had the same bytes already.
     ``adler32`` is None only for a third-party copy between servers that keep no checksums.
     """
 
@@ -122,8 +127,11 @@ class Report(Protocol):
     def moved(self, total_bytes: int) -> None:
         """So many bytes of the file were moved until now."""
 
-    def writing(self) -> None:
-        """From now on there may be something at a target that is not on this machine."""
+    def writing(self, url: str) -> None:
+        """From now on there may be something at this place, not on this machine, that is to go if we are killed.
+
+        "" for nothing: an old file there may still be whole.
+        """
 
     def verifying(self, size: int) -> None:
         """All bytes are moved; from now on somebody reads the whole file again."""
@@ -133,13 +141,17 @@ class Report(Protocol):
 
 
 class Around(NamedTuple):
-    """What a lane inherits: limits in seconds, and where certificates and the proxy are (empty: none)."""
+    """What a lane inherits: limits in seconds, and where certificates and the proxy are (empty: none).
+
+    ``redirects``: patterns of hosts that outputs may be sent on to.
+    """
 
     connect_s: float
     idle_s: float
     keep_s: float
     ca_path: str
     http_proxy: str
+    redirects: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Around:
@@ -150,6 +162,7 @@ class Around(NamedTuple):
             keep_s=float(environment.get("PILOT_LANE_KEEP_S", "5")),
             ca_path=environment.get("PILOT_LANE_CA", ""),
             http_proxy=environment.get("PILOT_LANE_PROXY", ""),
+            redirects=tuple(environment.get("PILOT_LANE_REDIRECTS", "").split()),
         )
 
     def verify_s(self, size: int) -> float:
@@ -181,7 +194,22 @@ def path_of(url: str) -> str:
     return unquote(urlsplit(url).path)
 
 
-def partial_path(target: str) -> str:
-    """Where a target is until it is right: beside it, under a name that the file system takes however long it is."""
+def partial_path(source: str, target: str) -> str:
+    """Where a local target is until it is right: beside it, under a name that the file system takes."""
     folder, name = os.path.split(target)
-    return os.path.join(folder, name[: _LONGEST_NAME - len(_SUFFIX)] + _SUFFIX)  # noqa: PTH118 - pathlib costs 7 ms
+    return os.path.join(folder, _partial_name(source, name))  # noqa: PTH118 - pathlib costs 7 ms
+
+
+def partial_url(source: str, target: str) -> str:
+    """Where a target of a storage is, if an old file keeps its place until the new one is right."""
+    parts = urlsplit(target)
+    folder, slash, name = parts.path.rpartition("/")
+    return parts._replace(path=folder + slash + _partial_name(source, name)).geturl()
+
+
+def _partial_name(source: str, name: str) -> str:
+    """Of that target and that source: files of others are in nobody's way, and the next try finds what one has left."""
+    suffix = f".{zlib.crc32(os.fsencode(source.partition('?')[0])):08x}{_SUFFIX}"
+    if len(os.fsencode(name)) > _LONGEST_NAME - len(suffix):
+        name = f"{zlib.crc32(os.fsencode(name)):08x}"
+    return name + suffix

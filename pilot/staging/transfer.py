@@ -90,7 +90,8 @@ class Moved:
     """A transfer that is done and verified: by which route, ``size`` in bytes, and the checksum of what was moved.
 
     ``checksum`` is the adler32; None only for a copy between two storages that both keep none. ``seconds`` is how
-    long its last hop took; ``there``: the destination had the very bytes already.
+    long its last hop took; ``there``: the destination had the very bytes already. ``verified`` says by what: by its
+    ``checksum``, its ``size``, or by the storage's ``answer`` to the copy, where that lets nobody look at what it has.
     """
 
     transfer: Transfer
@@ -99,3 +100,4 @@ class Moved:
     checksum: Checksum | None
     seconds: float = 0.0
     there: bool = False
+    verified: str = "checksum"

@@ -11,6 +11,10 @@ import re
 import time
 from typing import Any
 
+from pilot.values.redaction import Redactor
+
+__all__ = ["Events", "JsonFormatter", "Redactor", "TextFormatter", "events"]
+
 
 class Events:
     """A named source of events; the keyword arguments are the event's keys."""
@@ -42,35 +46,6 @@ class Events:
 def events(name: str) -> Events:
     """The events of one module."""
     return Events(name)
-
-
-class Redactor:
-    """Takes secrets out of text: those it was told, and what looks like one."""
-
-    _patterns = (
-        re.compile(r"(?i)(bearer[ %20+]{1,3})[\w.~+/=-]{8,}"),
-        re.compile(r"(?i)((?:authz|access_token|X-Amz-Signature|X-Amz-Credential|Signature)=)[^&\s\"']+"),
-    )
-
-    def __init__(self) -> None:
-        self._secrets: set[str] = set()
-
-    def learn(self, secret: str) -> None:
-        """Hide this text from now on (texts below 6 characters are too common to be hidden)."""
-        if len(secret.strip()) >= 6:
-            self._secrets.add(secret.strip())
-
-    def clean(self, text: str) -> str:
-        """The text with ``***`` in place of secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        for pattern in self._patterns:
-            text = pattern.sub(r"\1***", text)
-        return text
-
-    def stream(self, source: Any) -> Any:
-        """To be replaced."""
-        return source
 
 
 def _one_line(text: str) -> str:

@@ -160,6 +160,11 @@ class Settings:
         "error",
         "where another file has an output's place: error, overwrite, or rename (stored as NAME.JOB.ATTEMPT)",
     )
+    output_redirects: tuple[str, ...] = option(
+        (),
+        "hosts, as patterns of HOST or HOST:PORT, that a web storage may send outputs on to, such as its data servers; "
+        "without, an output stays with the origin of its destination. No credential goes there",
+    )
     max_output: int = option(0, "refuse an output that is larger, before any is sent; 0: no limit", unit="MiB")
     connect_limit: float = option(15.0, "time limit to connect to a storage", unit="s", least=0.1)
     idle_limit: float = option(60.0, "time limit without a byte in a transfer", unit="s", least=0.1)

@@ -22,6 +22,7 @@ from pilot.staging.order import Entry
 from pilot.values.errors import FileMissing, Unreachable, UsageError
 from tests.lab import clean_environment, until
 from tests.storage.fault_server import BODY, FaultServer
+from tests.storage.plain_store import PlainStore, Ways
 from tests.storage.tokens import Issuer
 from tests.storage.xrootd_server import XrootdServer
 
@@ -100,7 +101,17 @@ def test_a_directory_goes_to_root_and_back_in_json(store, tmp_path):
         assert found["failed"] == []
         assert len(found["files"]) == 200
         assert found["bytes"] == sum(map(len, content_of(tree).values()))
-        assert set(found["files"][0]) == {"source", "destination", "size", "checksum", "seconds", "speed", "there"}
+        assert set(found["files"][0]) == {
+            "source",
+            "destination",
+            "size",
+            "checksum",
+            "seconds",
+            "speed",
+            "there",
+            "verified",
+        }
+        assert {one["verified"] for one in found["files"]} == {"checksum"}
     one = next(one for one in sent["files"] if one["source"].endswith("events/muons/user.alice.000002.root"))
     file = tree / "events/muons/user.alice.000002.root"
     assert one["source"] == file.as_uri()
@@ -343,7 +354,7 @@ def test_an_interruption_leaves_nothing_partial(faults, tmp_path, number):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout.readline().endswith("  fine\n")
-        until((tmp_path / "there" / "2000000.part").exists, what="half a file")
+        until(lambda: list((tmp_path / "there").glob("2000000.*.part")), what="half a file")
         began = time.monotonic()
         process.send_signal(number)
         _, told = process.communicate(timeout=20)
@@ -416,3 +427,74 @@ def test_two_files_of_one_name_are_not_written_over_each_other():
 
     with pytest.raises(UsageError, match="would both become"):
         make_plan([Place.read("root://h//a/"), Place.read("root://h//b/")], Place.read("/t/"), lister)
+
+
+def test_what_is_stored_and_not_looked_at_is_said_so(tmp_path):
+    (tmp_path / "a").write_bytes(BODY)
+    with PlainStore(Ways(signed=True)) as server:
+        (one,) = as_json(tmp_path / "a", server.url("a?signed=PUT"))["files"]
+        line = copy(tmp_path / "a", server.url("b?signed=PUT")).stdout.splitlines()[0]
+        (back,) = as_json(server.url("a?signed=GET"), tmp_path / "c")["files"]
+    assert (one["verified"], one["size"]) == ("answer", len(BODY))
+    assert line.endswith("(stored, not looked at)")
+    assert (back["verified"], (tmp_path / "c").read_bytes()) == ("checksum", BODY)
+    assert server.files == {"/a": BODY, "/b": BODY}
+
+
+def test_of_several_files_the_one_that_is_there_itself_stays_and_the_others_come(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a").write_bytes(b"the only copy")
+    (tmp_path / "b").write_bytes(b"another")
+    (tmp_path / "link").symlink_to("there")
+    done = copy("--overwrite", "link/a", "b", f"file://{tmp_path}/there/", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "are the same file" in line
+    assert content_of(tmp_path / "there") == {"a": b"the only copy", "b": b"another"}
+
+
+@pytest.mark.parametrize("how", [[], ["--third-party", "pull"]], ids=["through us", "third-party"])
+def test_a_stored_file_is_not_copied_over_itself(store, tmp_path, how):
+    path = store.put(f"{tmp_path.name}/x", BODY)
+    here = f"{tmp_path.name}/x"
+    for source, target in [
+        (store.http(here), store.http(f"/{here}").replace("http:", "dav:")),
+        (store.root(here), store.root(f"./{here}")),
+        (store.http(here), store.http(here.replace("x", "%78")).replace("127.0.0.1", "localhost")),
+    ]:
+        done = copy("--overwrite", *how, source, target)
+        assert done.returncode == 1
+        assert "are the same file" in done.stderr
+    done = copy("--overwrite", *how, store.http(here), store.http(here).rpartition("/")[0] + "/")
+    assert (done.returncode, path.read_bytes()) == (1, BODY)
+
+
+def test_a_tree_with_names_of_temporary_files_comes_whole(tmp_path):
+    for name in ("a", "a.part", "b.part", "b"):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_text(name)
+    for options in ([], ["--overwrite"]):
+        assert copy(*options, f"{tmp_path}/run/", tmp_path / "there").returncode == 0
+        assert content_of(tmp_path / "there") == content_of(tmp_path / "run")
+
+
+def test_a_directory_that_replaces_another_at_a_storage_leaves_no_other_names(store, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("a", "b"):
+        store.put(f"{tmp_path.name}/run/{name}", b"old")
+        (tmp_path / "run" / name).write_bytes(BODY)
+    for url in (store.root(f"{tmp_path.name}/run"), store.http(f"{tmp_path.name}/run")):
+        assert copy("--overwrite", f"{tmp_path}/run/", url).returncode == 0
+        assert content_of(store.data / tmp_path.name / "run") == {"a": BODY, "b": BODY}
+
+
+def test_an_output_is_not_sent_on_to_another_origin_unless_the_settings_say_so(faults, tmp_path):
+    (tmp_path / "a").write_bytes(BODY)
+    with PlainStore() as pool:
+        door = faults.away(pool.url("a"))
+        done = copy(tmp_path / "a", door)
+        assert (done.returncode, pool.files) == (1, {})
+        assert "another origin" in done.stderr
+        assert "output_redirects" in done.stderr
+        assert copy(tmp_path / "a", door, PILOT_OUTPUT_REDIRECTS="127.0.0.1").returncode == 0
+        assert pool.files == {"/a": BODY}

@@ -13,10 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.nvml.fake_nvml import FIRST, SECOND, TWO_GPUS, WHOLE, FakeNvml, compile_library, missing
+from tests.contract.nvml.fake_nvml import FIRST, PARENT, SECOND, TWO_GPUS, WHOLE, FakeNvml, compile_library, missing
 from tests.lab import definition, dump, until
 
 MIB = 1 << 20
+UNIFIED = """\
+driver 580.173.02
+cuda 13000
+gpu GPU-2dee1e25-b3b5-007e-2b55-79f2d0f2ebe5 121690 0
+set utilisation 11
+fail nvmlDeviceGetMemoryInfo 3
+fail nvmlDeviceGetMemoryInfo_v2 3
+"""
 LOST = TWO_GPUS + "fail *@0 15\n"
 EXCHANGES = Path(__file__).parents[1] / "data/panda-live-exchanges.jsonl"
 HELD = TWO_GPUS.replace(f"{WHOLE} 81559 4", f"{WHOLE} 81559 2000")
@@ -83,6 +91,8 @@ def becomes(nvml, script):
         (2, {}, f"{WHOLE},{FIRST}"),
         (1, {"NVIDIA_VISIBLE_DEVICES": SECOND}, SECOND),
         (1, {"CUDA_VISIBLE_DEVICES": "1"}, FIRST),
+        (1, {"NVIDIA_VISIBLE_DEVICES": f"MIG-{PARENT}/10/0"}, SECOND),
+        (1, {"CUDA_VISIBLE_DEVICES": f"MIG-{PARENT}/7/0"}, FIRST),
     ],
 )
 def test_a_payload_sees_its_gpus_by_uuid_and_no_others(serve, gpu_pod, gpus, visible, expected):
@@ -209,15 +219,58 @@ def test_a_library_that_hangs_costs_its_limit_and_the_pilot_goes_on_without_gpus
 def test_a_gpu_lost_in_a_job_fails_it_with_the_reason(serve, gpu_pod, nvml):
     job = serve.submit(command="sleep 600", gpus=1)
     pilot = gpu_pod("--max-jobs", 1)
-    until(
-        lambda: [one for one in pilot.work.glob("pilot/job-*/usage.jsonl") if "gpus" in one.read_text()],
-        what="a sample",
-    )
+    until(lambda: gpu_samples(pilot), what="a sample")
     nvml.says(LOST)
     assert pilot.wait() == 0
     status = serve.ended(job)
     assert (status["state"], status["pilot_error_code"]) == ("failed", 1305), dump(status)
     assert f"a GPU was lost while the payload ran: {WHOLE}: " in status["pilot_error_diag"]
+
+
+HICCUPS = {
+    "the memory: timeout": "fail nvmlDeviceGetMemoryInfo 10\nfail nvmlDeviceGetMemoryInfo_v2 10\n",
+    "the memory: no permission": "fail nvmlDeviceGetMemoryInfo 4\nfail nvmlDeviceGetMemoryInfo_v2 4\n",
+    "all figures: resources are short": "fail nvmlDeviceGetMemoryInfo_v2 23\nfail nvmlDeviceGetUtilizationRates 23\n"
+    "fail nvmlDeviceGetTotalEnergyConsumption 23\n",
+    "the search: unknown error": "fail nvmlDeviceGetHandleByUUID 999\n",
+    "the search: another GPU is lost": "fail nvmlDeviceGetHandleByUUID 15\nfail *@1 15\n",
+    "a crash": "crash nvmlDeviceGetMemoryInfo_v2\n",
+    "garbage": "garbage nvmlDeviceGetMemoryInfo_v2 no JSON\n",
+}
+
+
+def gpu_samples(pilot):
+    """What was seen of the GPUs so far."""
+    lines = "".join(one.read_text() for one in pilot.work.glob("pilot/job-*/usage.jsonl")).splitlines(keepends=True)
+    whole = (json.loads(line) for line in lines if line.endswith("\n"))
+    return [sample for line in whole for sample in line.get("gpus", ())]
+
+
+@pytest.mark.parametrize("hiccup", HICCUPS.values(), ids=HICCUPS)
+def test_nvml_that_stumbles_costs_a_payload_figures_and_nothing_else(serve, gpu_pod, nvml, hiccup, tmp_path):
+    go_on = tmp_path / "go-on"
+    job = serve.submit(command=f"until [ -e {go_on} ]; do sleep 0.1; done", gpus=1)
+    pilot = gpu_pod("--max-jobs", 1)
+    until(lambda: gpu_samples(pilot), what="a sample")
+    nvml.says(TWO_GPUS + hiccup + "set utilisation 38\n")
+    until(lambda: [one for one in gpu_samples(pilot) if one["why"] or one["utilisation"] == 38], what="the hiccup")
+    nvml.says(TWO_GPUS)
+    go_on.touch()
+    assert pilot.wait() == 0
+    assert serve.ended(job)["state"] == "finished", dump(serve.status(job))
+
+
+def test_a_gpu_without_memory_of_its_own_runs_a_job_and_no_memory_is_invented(serve, gpu_pod, nvml):
+    nvml.says(UNIFIED)
+    job = serve.submit(command="sleep 1; env", gpus=1)
+    assert gpu_pod("--max-jobs", 1, PILOT_GPU_WAIT="3").wait() == 0
+    assert environment_of(serve, job)["CUDA_VISIBLE_DEVICES"] == "GPU-2dee1e25-b3b5-007e-2b55-79f2d0f2ebe5"
+    metrics = dict(entry.split("=") for entry in bodies(serve, "update_job", job)[-1]["job_metrics"].split())
+    assert (metrics["nGPU"], metrics["GPU_utilisation"], "GPU_memory_MiB" in metrics) == ("1", "11.0", False)
+    (gpu,) = serve.call("GET", "/local/nodes")["gpus"]
+    assert (gpu["count"], gpu["vram"]) == (1, None)
+    (asked, *_) = bodies(serve, "acquire_jobs")
+    assert "vram" not in asked["target_architecture"]["gpus"][0]
 
 
 def test_utilisation_memory_and_energy_are_in_the_samples_and_the_metrics(serve, gpu_pod, nvml):

@@ -423,3 +423,50 @@ def test_each_user_of_the_credentials_notices_their_rotation(server, transport, 
     for wire in wires * 2:
         wire.get("/", {}, Limits())
     assert len(raw.connections) == 6
+
+
+INFORMATIONAL = b"HTTP/1.1 102 Processing\r\nX-Step: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [INFORMATIONAL, b"HTTP/1.1 100 Continue\r\n\r\n" + INFORMATIONAL, b""])
+def test_informational_answers_are_passed_over(server, before):
+    def answer(connection):
+        for _ in range(2):
+            connection.recv(65536)
+            connection.sendall(before + OK)
+
+    transport = Transport(server(answer).url)
+
+    assert [transport.call("GET", "/x", limits=Limits()).body for _ in range(2)] == [b"ok", b"ok"]
+
+
+@pytest.mark.parametrize(
+    ("piece", "pause_s"),
+    [
+        (b"HTTP/1.1 102 Processing\r\n\r\n", 0),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", 0),
+        (b"HTTP/1.1 102 P\r\nX: " + b"x" * 60_000 + b"\r\n\r\n", 0),
+        (b"HTTP/1.1 102 Processing\r\n\r\n", 0.05),
+    ],
+)
+def test_a_stream_of_informational_answers_has_an_end(server, piece, pause_s):
+    def answer(connection):
+        connection.recv(65536)
+        while True:
+            connection.sendall(piece)
+            time.sleep(pause_s)
+
+    transport, began = Transport(server(answer).url), time.monotonic()
+
+    with pytest.raises(ServerUnavailable):
+        transport.call("GET", "/x", limits=Limits(idle_s=1, total_s=2))
+
+    assert time.monotonic() - began < 4
+
+
+def test_a_switch_to_another_protocol_is_an_answer(server):
+    def answer(connection):
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
+
+    assert Transport(server(answer).url).call("GET", "/x", limits=Limits()).status == 101

@@ -25,6 +25,7 @@ class FaultWeb(WebServer):
         super().__init__(handler, ca)
         self.deleted: list[str] = []
         self.stored: dict[str, bytes] = {}
+        self.ends: list[bytes] = []  # the last pieces of a third-party copy, each a chunk of its own
         self.marker_s = 0.1  # between two performance markers of a third-party copy; 5 in reality
 
 

@@ -32,6 +32,16 @@ class Copies(FaultAnswers):
         else:
             self.well_copied()
 
+    def copy_copyends(self) -> None:
+        """``/copyends``: with the server's own last words."""
+        self._begin()
+        self._marker(1 << 20)
+        self._store(BODY[: 1 << 20])
+        for piece in filter(None, self.server.ends):
+            self.chunk(piece)
+            self.wfile.flush()
+        self.chunk(b"")
+
     def copy_copycut(self) -> None:
         """The connection ends without a last line."""
         self._begin()

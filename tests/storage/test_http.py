@@ -17,7 +17,7 @@ import trustme
 from pilot.staging.order import Around, Done, Entry, Order, Side
 from pilot.staging.worker.copy import copy
 from pilot.staging.worker.tool import Stat
-from pilot.staging.worker.web import http
+from pilot.staging.worker.web import http, webdav
 from pilot.values.deadline import Deadline
 from pilot.values.errors import (
     Denied,
@@ -30,6 +30,7 @@ from pilot.values.errors import (
     Unreachable,
 )
 from tests.storage.fault_server import BODY
+from tests.storage.plain_store import PlainStore, Ways
 from tests.storage.web import Answers, WebServer
 
 CHECKSUM = ("adler32", f"{zlib.adler32(BODY):08x}")
@@ -44,7 +45,7 @@ class Told:
 
     def moved(self, total_bytes: int) -> None: ...
 
-    def writing(self) -> None: ...
+    def writing(self, url: str) -> None: ...
 
     def verifying(self, size: int) -> None: ...
 
@@ -224,7 +225,7 @@ REQUESTS = {
 def test_a_token_reaches_its_origin_and_nobody_else(method, secure_faults, secure_canary, around):
     side = Side(secure_faults.away(secure_canary.url("song")), TOKEN)
 
-    REQUESTS[method](side, around)
+    REQUESTS[method](side, around._replace(redirects=("127.0.0.1",)))
 
     assert secure_faults.tokens == [f"Bearer {TOKEN}"]
     assert [seen.method for seen in secure_canary.seen] == [method]
@@ -272,6 +273,68 @@ class Doorman(Answers):
         self.head(307 if target else 200, **({"Location": target} if target else {}))
 
 
+CHANGES = {
+    "PUT": lambda side, around: put(side, b"content", around, overwrite=True),
+    "PUT, large": lambda side, around: put(side, BODY, around, overwrite=True),
+    "DELETE": http.delete,
+    "MOVE": lambda side, around: http.rename(side, side.url, around),
+    "MKCOL": lambda side, around: webdav.make_parents(side._replace(url=f"{side.url}/x"), around),
+}
+
+
+@pytest.mark.parametrize("code", [301, 302, 307, 308])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("allowed", ["", "*.example.org", "127.0.0.1:9"])
+def test_nothing_is_changed_at_another_origin(allowed, change, code, faults, canary, around):
+    side = Side(faults.away(canary.url("song"), code))
+
+    with pytest.raises(TransferFailed, match=rf"on to 127\.0\.0\.1:{canary.server_port}, which is another origin"):
+        CHANGES[change](side, around._replace(redirects=(allowed,)))
+
+    assert canary.seen == []
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("pattern", ["127.0.0.1", "127.0.*", "127.0.0.1:{port}"])
+def test_a_data_server_that_the_settings_name_is_gone_to(pattern, change, faults, canary, around):
+    allowing = around._replace(redirects=("other.example.org", pattern.format(port=canary.server_port)))
+
+    CHANGES[change](Side(faults.away(canary.url("song"))), allowing)
+
+    assert [seen.method for seen in canary.seen] == [change.partition(",")[0]]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
+@pytest.mark.parametrize("name", ["\u00c5.root", "\u0445\u043e\u0440\u043e\u0448\u043e", "\u6587\u4ef6", "a b"])
+def test_a_redirect_to_a_name_in_any_alphabet_is_followed(name, method, around):
+    with PlainStore(Ways(moved={"/f": f"/d/{name}"})) as server:
+        server.files[f"/d/{name}"] = b"content"
+
+        if method == "PUT":
+            put(Side(server.url("f")), b"another", around, overwrite=True)
+        elif method == "HEAD":
+            assert http.stat(Side(server.url("f")), around, None).size == 7
+        else:
+            with http.reading(Side(server.url("f")), around, Told(), compared=False) as source:
+                assert b"".join(source.chunks) == b"content"
+
+    assert server.files == {f"/d/{name}": b"another" if method == "PUT" else b"content"}
+
+
+@pytest.mark.parametrize("method", REQUESTS)
+def test_a_redirect_in_circles_has_an_end(method, faults, around):
+    with pytest.raises(TransferFailed, match="more than 5 redirects"):
+        REQUESTS[method](Side(faults.url("loop/x")), around)
+
+    assert len(faults.seen) <= 3 * 6
+
+
+def test_a_path_of_the_same_origin_may_change(faults, around):
+    put(Side(faults.url("movedput/x")), b"content", around)
+
+    assert faults.stored["/landed/file"] == b"content"
+
+
 @contextlib.contextmanager
 def doorman(ca: trustme.CA, target: str = "") -> Iterator[WebServer]:
     server = WebServer(Doorman, ca)
@@ -287,7 +350,8 @@ def test_a_client_certificate_is_shown_to_its_origin_only(ca, around, tmp_path):
     ca.issue_cert("pilot@example.org").private_key_and_cert_chain_pem.write_to_path(str(path))
 
     with doorman(ca) as pool, doorman(ca, pool.url("f")) as door:
-        put(Side(door.url("f"), certificate=str(path)), b"content", around, overwrite=True)
+        allowing = around._replace(redirects=("127.0.0.1",))
+        put(Side(door.url("f"), certificate=str(path)), b"content", allowing, overwrite=True)
         http.stat(Side(door.url("f")), around, None)  # nor does its connection serve who has none
 
     assert door.certificates == [True, False]
@@ -367,7 +431,7 @@ def test_an_upload_whose_length_nobody_knows_is_sent_in_chunks(canary, around):
 
 @pytest.mark.parametrize("path", ["longchunk/0", "truncnolen/1000000"])
 def test_a_length_that_only_the_catalogue_knows_is_announced(path, faults, canary, around, told):
-    order = Order(Side(faults.url(path)), Side(canary.url("known")), len(BODY), CHECKSUM, False, True, "")
+    order = Order(Side(faults.url(path)), Side(canary.url("known")), len(BODY), CHECKSUM, False, True, "", ours=True)
 
     with pytest.raises(Mismatch, match="1000000 bytes") if "trunc" in path else contextlib.nullcontext():
         copy(order, told, around)
@@ -451,7 +515,7 @@ def test_a_redirected_upload_is_sent_again_even_from_another_server(faults, secu
         Side(faults.url("fine/x")), Side(secure_faults.away(secure_canary.url("landed"))), None, None, False, True, ""
     )
 
-    copy(order, told, around)
+    copy(order._replace(ours=True), told, around._replace(redirects=("127.0.0.1",)))
 
     assert secure_canary.stored == {"/landed": BODY}
 

@@ -35,7 +35,7 @@ class Told:
     def moved(self, total_bytes: int) -> None:
         self.totals.append(total_bytes)
 
-    def writing(self) -> None: ...
+    def writing(self, url: str) -> None: ...
 
     def verifying(self, size: int) -> None: ...
 
@@ -207,12 +207,58 @@ def test_no_token_goes_on_to_another_server(secure_faults, secure_canary, told, 
     source = Side("https://source.example.org/f", "read-token")
     target = Side(secure_faults.away(secure_canary.url("out")), "write-token")
 
-    third_party.copy(order(source, target), told, around)
+    third_party.copy(order(source, target), told, around._replace(redirects=("127.0.0.1",)))
 
     assert secure_faults.tokens == ["Bearer write-token"]
     assert [seen.method for seen in secure_canary.seen] == ["COPY"]
     assert secure_canary.seen[0].headers["Source"] == source.url
     assert "token" not in str(secure_canary.seen[0].headers.items())
+
+
+def test_a_copy_is_not_asked_for_at_another_origin(secure_faults, secure_canary, told, around):
+    with pytest.raises(TransferFailed, match="another origin"):
+        third_party.copy(
+            order("https://source.example.org/f", secure_faults.away(secure_canary.url("out"))), told, around
+        )
+
+    assert secure_canary.seen == []
+
+
+ENDS = {
+    b"failed: no route to the source": "no route to the source",
+    b"FAILED:no route to the source": "no route to the source",
+    b"Failed : no route to the source\n": "no route to the source",
+    b"aborted: no route to the source": "no route to the source",
+    b"Aborted:  no route to the source\r\n": "no route to the source",
+    b"ABORTED :no route to the source": "no route to the source",
+    b"failure: no route to the source": "no route to the source",
+    b"FAILURE no route to the source": "no route to the source",
+    b"error: no route to the source": "no route to the source",
+    b"aborted": "it gives no reason",
+    b"failed:": "it gives no reason",
+}
+
+
+@pytest.mark.parametrize("at", [0, 3, 8, 15])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_copy_that_ends_badly_keeps_its_reason(end, at, faults, told, around):
+    faults.ends = [end[:at], end[at:]]
+
+    with pytest.raises(TransferFailed, match=ENDS[end]):
+        pulled(faults, "copyends/x", told, around)
+
+
+def test_a_reason_with_a_status_in_it_has_its_word_however_it_ends(faults, told, around):
+    faults.ends = [b"aborted: rejected PUT: 403 Forbidden; HTTP status 403"]
+
+    with pytest.raises(Denied, match="rejected PUT"):
+        pulled(faults, "copyends/x", told, around)
+
+
+def test_figures_on_the_way_are_no_end(faults, told, around):
+    faults.ends = [b"Failed Stripe Count: 0\nAborted connections: 2\n", b"success: Created"]
+
+    pulled(faults, "copyends/x", told, around)
 
 
 def test_a_token_for_https_does_not_go_over_http(faults, told, around):

@@ -15,7 +15,7 @@ from pilot.files.folder import Folder
 from pilot.files.opening import NotRegular, folder_of, open_file, read_file, replace_file
 from pilot.values.deadline import Deadline
 
-LONG = Deadline.after(60)
+LONG = Deadline.never()
 
 
 def chain(top, depth, name="d"):

@@ -152,6 +152,39 @@ TREES = {
         "0-7", {},
         2, 0.5, 8, 8192 * MIB, "sys/fs/cgroup/cpu.max", "physical memory",
     ),
+    "v2 mounted from above its namespace": (
+        {"proc/self/cgroup": "0::/../../kubepods\n", "proc/self/mountinfo": v2_mount("/../..")}
+        | v2("max 100000\n", "268435456\n") | v2("50000 100000\n", "max\n", "/kubepods"), "0-7", {},
+        2, 0.5, 8, 256 * MIB, "sys/fs/cgroup/kubepods/cpu.max", "sys/fs/cgroup/memory.max",
+    ),
+    "v2 mounted from above, deeper": (
+        {"proc/self/cgroup": "0::/../kubepods/pod1/c1\n", "proc/self/mountinfo": v2_mount("/..")}
+        | v2("150000 100000\n", "max\n", "/kubepods/pod1/c1") | v2("max 100000\n", "134217728\n", "/kubepods/pod1"),
+        "0-7", {},
+        2, 1.5, 8, 128 * MIB, "sys/fs/cgroup/kubepods/pod1/c1/cpu.max", "sys/fs/cgroup/kubepods/pod1/memory.max",
+    ),
+    "v1 mounted from above its namespace": (
+        v1_groups("/../../kubepods") | {"proc/self/mountinfo": v1_mounts("/../..", *V1)}
+        | v1("-1\n", "134217728\n") | v1("50000\n", UNLIMITED_V1, "/kubepods"), "0-7", {},
+        1, 0.5, 8, 128 * MIB, "sys/fs/cgroup/cpu,cpuacct/kubepods/cpu.cfs_quota_us", MEMORY_FILE,
+    ),
+    "v2 mounted from further above than we are": (
+        {"proc/self/cgroup": "0::/../kubepods\n", "proc/self/mountinfo": v2_mount("/../..")}
+        | v2("250000 100000\n", "268435456\n") | v2("50000 100000\n", "1048576\n", "/kubepods"), "0-7", {},
+        2, 2.5, 8, 256 * MIB, "sys/fs/cgroup/cpu.max", "sys/fs/cgroup/memory.max",
+    ),
+    "v2 mounted from below where we are": (
+        {"proc/self/cgroup": "0::/../../../kubepods\n", "proc/self/mountinfo": v2_mount("/../..")}
+        | v2("250000 100000\n", "268435456\n") | v2("50000 100000\n", "1048576\n", "/kubepods")
+        | v2("50000 100000\n", "1048576\n", place="sys/fs/kubepods"), "0-7", {},
+        2, 2.5, 8, 256 * MIB, "sys/fs/cgroup/cpu.max", "sys/fs/cgroup/memory.max",
+    ),
+    "v2 path that leaves the mount again": (
+        {"proc/self/cgroup": "0::/../../kubepods/../../outside\n", "proc/self/mountinfo": v2_mount("/../..")}
+        | v2("250000 100000\n", "268435456\n") | v2("50000 100000\n", "1048576\n", place="sys/fs/outside"),
+        "0-7", {},
+        2, 2.5, 8, 256 * MIB, "sys/fs/cgroup/cpu.max", "sys/fs/cgroup/memory.max",
+    ),
     "odd cpuset, v1": (
         V1_POD | v1("-1\n", UNLIMITED_V1, cpuset__cpuset_effective_cpus="")
         | {"sys/fs/cgroup/cpuset/cpuset.cpus": "1,3,5-7\n"}, "1,3,5-7", {},
@@ -427,6 +460,28 @@ def test_sizes_are_said_in_binary_units(count, said):
 )  # fmt: skip
 def test_a_gpu_is_watched_by_its_figures(sample, said):
     assert gpu_in_use(sample, Gpus((Gpu("GPU-1", "H100", 80 << 30, mig=False, healthy=True, index=0),))) == said
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        (GpuSample("GPU-1", utilisation=11.0), "11 %, memory not told"),
+        (GpuSample("GPU-1", utilisation=11.0, used_bytes=MIB), "11 %, 1 MiB of ?"),
+        (GpuSample("GPU-1"), "?"),
+        (GpuSample("GPU-2", utilisation=11.0), "11 %, memory not told"),
+    ],
+)
+def test_a_gpu_whose_memory_is_not_told_is_watched_by_the_rest(sample, said):
+    unified = Gpu("GPU-1", "NVIDIA GB10", None, mig=False, healthy=True, index=0)
+    assert gpu_in_use(sample, Gpus((unified,))) == said
+
+
+def test_a_gpu_whose_memory_is_not_told_is_shown_so(tmp_path):
+    unified = Gpu("GPU-1", "NVIDIA GB10", None, mig=False, healthy=True, index=0)
+    found = replace(probe(tmp_path, visible=NO_GPU), gpus=Gpus((unified,)))
+    assert ("GPU", "NVIDIA GB10, memory not told", "GPU-1") in list(rows(found))
+    (shown,) = as_json(found)["gpus"]
+    assert (shown["memory_bytes"], shown["used_bytes"], shown["healthy"]) == (None, None, True)
 
 
 def test_gpus_are_shown_with_health_and_driver(tmp_path):

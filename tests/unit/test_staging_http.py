@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot.staging.order import Around, Order, Side
-from pilot.staging.worker.web import calls, http, resume, third_party, webdav
+from pilot.staging.worker.web import calls, look, resume, third_party, webdav
 from pilot.values.errors import Denied, Exists, FileMissing, NoSpace, StageError, Stalled, TransferFailed, Unreachable
 
 AROUND = Around(connect_s=1, idle_s=2, keep_s=1, ca_path="", http_proxy="")
@@ -28,7 +28,7 @@ class Moves:
     def moved(self, total_bytes: int) -> None:
         self.totals.append(total_bytes)
 
-    def writing(self) -> None: ...
+    def writing(self, url: str) -> None: ...
 
     def verifying(self, size: int) -> None:
         self.verified.append(size)
@@ -55,12 +55,12 @@ class Moves:
     ],
 )
 def test_a_checksum_is_found_in_hex_and_in_base64(header, told, kind, found):
-    assert http.digest({header: told}, kind) == found
+    assert look.digest({header: told}, kind) == found
 
 
 @given(st.text(max_size=60), st.sampled_from(["adler32", "md5"]))
 def test_whatever_stands_in_a_digest_header_is_a_checksum_or_nothing(text, kind):
-    found = http.digest({"Digest": f"{kind}={text}"}, kind)
+    found = look.digest({"Digest": f"{kind}={text}"}, kind)
 
     assert found is None or len(bytes.fromhex(found)) == (4 if kind == "adler32" else 16)
 
@@ -79,6 +79,45 @@ def test_whatever_stands_in_a_digest_header_is_a_checksum_or_nothing(text, kind)
 )
 def test_a_redirect_leads_where_its_method_may_follow(status, method, location, target):
     assert calls.redirected(answer(status, Location=location), method, "https://door/f") == target
+
+
+UTF_8, LATIN_1 = "/d/\u00c5 \u0445.root".encode().decode("latin-1"), "/d/\u00fc"
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        (UTF_8, "https://door/d/%C3%85%20%D1%85.root"),
+        (LATIN_1, "https://door/d/%FC"),
+        ("/d/%C3%85%20.root", "https://door/d/%C3%85%20.root"),
+        ("/d/%c3%85", "https://door/d/%c3%85"),
+        ("x/../y?a=%2F&b=" + "\u00fc".encode().decode("latin-1"), "https://door/d/y?a=%2F&b=%C3%BC"),
+        ("//pool:1094/f", "https://pool:1094/f"),
+        ("?key=1", "https://door/d/f?key=1"),
+        (" https://pool/f ", "https://pool/f"),
+        ("https://b\u00fccher.example/f".encode().decode("latin-1"), "https://xn--bcher-kva.example/f"),
+        ("https://b%C3%BCcher.example:81/f", "https://xn--bcher-kva.example:81/f"),
+        ("https://[::1]:1094/f", "https://[::1]:1094/f"),
+    ],
+)
+def test_a_location_may_be_in_any_alphabet_and_be_relative(location, target):
+    assert calls.redirected(answer(302, Location=location), "GET", "https://door/d/f") == target
+
+
+@pytest.mark.parametrize("location", ["https://[bad/f", "https://host:99999/f", "https://host:x/f", "https://%ff%fe/f"])
+def test_a_location_that_is_no_address_is_told_as_such(location):
+    with pytest.raises(TransferFailed, match="no address"):
+        calls.redirected(answer(302, Location=location), "GET", "https://door/d/f")
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=255), min_size=1, max_size=60))
+def test_whatever_stands_in_a_location_is_an_address_or_an_error(text):
+    try:
+        target = calls.redirected(answer(302, Location=text), "GET", "https://door/d/f")
+    except TransferFailed:
+        return
+
+    assert target is None or target.isascii()
 
 
 @pytest.mark.parametrize("location", ["http://pool/f", "dav://pool/f", "file:///etc/passwd", "ftp://pool/f"])

@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import pytest
 
-from pilot.staging.worker.remote import deleted_on_error, stored
+from pilot.staging.worker.remote import deleted_on_error, removal, stored
 from pilot.staging.worker.tool import Stat
-from pilot.values.errors import Denied, Exists, Mismatch, StageError
+from pilot.values.errors import Denied, Exists, FileMissing, Mismatch, StageError, TransferFailed, Unreachable
 
 
 def test_a_server_that_tells_nothing_has_verified_nothing():
-    with pytest.raises(Mismatch, match="neither size nor checksum"):
+    with pytest.raises(TransferFailed, match="neither size nor checksum"):
         stored("https://host/f", 0, lambda: Stat(None, None))
+
+
+@pytest.mark.parametrize(
+    ("now", "removed"),
+    [
+        (Stat(3, "00000001"), False),
+        (Stat(3, None), False),
+        (Stat(2, None), True),
+        (Stat(3, "00000002"), True),
+        (FileMissing("x"), False),
+        (Denied("x"), False),
+        (Unreachable("x"), False),
+    ],
+)
+def test_an_old_file_is_removed_only_if_it_is_surely_another_by_now(now, removed):
+    calls: list[bool] = []
+
+    def look() -> Stat:
+        if isinstance(now, StageError):
+            raise now
+        return now
+
+    removal(look, lambda: calls.append(True), Stat(3, "00000001"))()
+    removal(look, lambda: calls.append(True), Stat(None, None))()
+
+    assert calls == [True] * removed
 
 
 def test_a_file_that_shows_up_late_is_asked_for_again():

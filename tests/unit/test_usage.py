@@ -184,6 +184,15 @@ def test_gpus_are_told_by_model_and_ill_ones_are_not_offered(tmp_path):
          "framework_version": "12.4", "driver_version": "550.1"},
     ]  # fmt: skip
     assert architecture(Gpus((ill,))) is None
+    assert "vram" not in gpu_maps(pod(tmp_path), gpus)[1], "the server keeps the first figure"
+
+
+def test_memory_that_a_gpu_does_not_tell_is_not_told(tmp_path):
+    unified = Gpu("GPU-1", "A", None, mig=False, healthy=True, index=0)
+    (told,) = gpu_maps(pod(tmp_path), Gpus((unified,)))
+    assert (told["model"], told["count"], "vram" in told) == ("A", 1, False)
+    some = Gpus((unified, replace(unified, uuid="GPU-2", memory_bytes=80 << 30)))
+    assert architecture(some)["gpus"][0]["vram"] == 81920
 
 
 @pytest.mark.parametrize(

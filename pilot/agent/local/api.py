@@ -13,7 +13,8 @@ import requests
 
 from pilot.agent import configuration
 from pilot.agent.local import servers
-from pilot.values.errors import PilotError, UsageError
+from pilot.values.decoding import LOOSE, decode_json
+from pilot.values.errors import Garbled, PilotError, UsageError
 
 _LIMITS = (5.0, 60.0)  # connect, idle; seconds
 _OK, _UNAUTHORIZED = 200, 401
@@ -114,8 +115,8 @@ class LocalServer:
                 f" {configuration.LOCAL_TOKEN} to the content of {servers.TOKEN_FILE} in its --data directory"
             )
         try:
-            value = answer.json()
-        except ValueError:
+            value = decode_json(answer.content, LOOSE)
+        except Garbled:
             raise PilotError(f"{self._url}: not an embedded PanDA server? (HTTP {answer.status_code})") from None
         if answer.status_code != _OK:
             said = value.get("error") if isinstance(value, dict) else None

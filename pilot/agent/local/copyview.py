@@ -194,7 +194,8 @@ def _line(one: Copied, room: int | None) -> str:
     checksum = str(one.moved.checksum or "no checksum")
     pace = "there already" if one.moved.there else "" if one.speed is None else rate(one.speed)
     name = one.item.name if room is None else shortened(one.item.name, room)
-    return f"{checksum:<16} {size(one.moved.size):>8}  {pace:>13}  {name}"
+    unseen = "  (stored, not looked at)" if one.moved.verified == "answer" else ""
+    return f"{checksum:<16} {size(one.moved.size):>8}  {pace:>13}  {name}{unseen}"
 
 
 def _files(count: int) -> str:
@@ -210,6 +211,7 @@ def _copied_json(one: Copied) -> dict[str, Any]:
         "seconds": round(one.moved.seconds, 3),
         "speed": None if one.speed is None else round(one.speed),
         "there": one.moved.there,
+        "verified": one.moved.verified,
     }
 
 

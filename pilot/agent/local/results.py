@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pilot.agent.local.timeline import Stay, Timeline
+from pilot.values.decoding import DOCUMENT, decode_json
+from pilot.values.errors import Garbled
 from pilot.values.hpo import PENALTY
 from pilot.values.study import Study
 
@@ -135,7 +137,7 @@ def write_json(file: Path, value: object) -> None:
 def read_results(file: Path) -> dict[str, Any] | None:
     """What was written, None where there is nothing that can be read."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = decode_json(file.read_bytes(), DOCUMENT)
+    except (OSError, Garbled):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("points"), list) else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pilot.values.decoding import LOOSE, decode_json
+from pilot.values.errors import Garbled
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Timeline:
 def _event(line: bytes) -> dict[str, Any] | None:
     """An event; None for a line that a kill has torn, or that is none."""
     try:
-        event = json.loads(line)
-    except ValueError:
+        event = decode_json(line, LOOSE)
+    except Garbled:
         return None
     return event if isinstance(event, dict) and "event" in event and "time" in event else None

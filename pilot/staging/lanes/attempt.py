@@ -8,7 +8,7 @@ from typing import Any
 
 from pilot.staging.lanes.task import OutOfTimeError, Step, Task
 from pilot.staging.lanes.wallet import Identity
-from pilot.staging.order import VERIFY_BYTES_PER_S, plain
+from pilot.staging.order import VERIFY_BYTES_PER_S, partial_url, plain
 from pilot.values.deadline import Deadline
 from pilot.values.errors import StageError, Stalled
 
@@ -60,7 +60,7 @@ class Attempt:
     def begin(self) -> None:
         """The lane has nothing else to do before this."""
         self.moved = 0
-        self.writing = False
+        self.writing = ""
         self._began = time.monotonic()
         self._idle = Deadline.after(self._limits.idle_s)
         self._counted = 0
@@ -115,7 +115,9 @@ class Attempt:
             self._slow = Deadline.never()
             self._sent_s = self.took_s
         elif "writing" in message:
-            self.writing = True
+            hop = self.step.hop
+            places = {"target": hop.destination, "beside": partial_url(hop.source, hop.destination)}
+            self.writing = places.get(message["writing"], "")
 
     def _enough(self) -> float:
         """Bytes that count as movement: a small file's last ones do, too."""

@@ -8,6 +8,7 @@ import os
 import select
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pilot.processes.starting import is_scarce, patiently, why_scarce
@@ -21,6 +22,7 @@ from pilot.staging.transfer import Hop, Moved, Transfer
 from pilot.values.deadline import Deadline
 from pilot.values.errors import STAGE_KINDS, StageError, TransferFailed, Unreachable
 from pilot.values.events import events
+from pilot.values.names import Url
 from pilot.values.stop import Stop
 
 log = events(__name__)
@@ -177,10 +179,8 @@ class Batch:
         error.direction = step.transfer.direction
         account = attempt.account() if attempt else {"file": step.transfer.name, "source": plain(step.hop.source)}
         log.warning("a transfer failed", **account, why=str(error))
-        silent_s = attempt.silent_s if attempt else 0.0
-        task.failed(
-            step, error, key=attempt and attempt.key, writing=bool(attempt and attempt.writing), silent_s=silent_s
-        )
+        key, writing = (attempt.key, attempt.writing) if attempt else (None, "")
+        task.failed(step, error, key=key, writing=writing, silent_s=attempt.silent_s if attempt else 0.0)
         self._next(task)
 
     def _next(self, task: Task) -> None:
@@ -252,12 +252,12 @@ class Batch:
         """Remove what killed orders have left of their targets; a best effort where that is a server."""
         self._cleared_until = self._obedience.clearing(Deadline.after(_CLEAN_S))
         for attempt in killed:
-            target = attempt.step.hop.destination
-            if target.scheme == "file":
+            hop = attempt.step.hop
+            if hop.destination.scheme == "file":
                 with contextlib.suppress(OSError):
-                    os.unlink(partial_path(target.path))  # noqa: PTH108 - as the lane does
+                    os.unlink(partial_path(hop.source, hop.destination.path))  # noqa: PTH108 - as the lane does
             elif attempt.writing:
-                self._delete(attempt.step.transfer, attempt.step.hop)
+                self._delete(attempt.step.transfer, replace(hop, destination=Url(attempt.writing)))
 
     def _delete(self, transfer: Transfer, hop: Hop) -> None:
         with contextlib.suppress(StageError, OSError):

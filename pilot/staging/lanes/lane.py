@@ -30,6 +30,7 @@ class LaneSettings:
     Args:
         ca_path: a CA bundle, or a directory of hashed certificates; None for the system's.
         http_proxy: URL of a proxy for http and https, or None.
+        redirects: patterns of hosts that web servers may send outputs on to.
         lanes: how many processes may move files at once.
         connect_s: how long a server may take to accept a connection, in seconds.
         limits: how long the bytes of a file may take.
@@ -40,6 +41,7 @@ class LaneSettings:
 
     ca_path: str | None = None
     http_proxy: str | None = None
+    redirects: tuple[str, ...] = ()
     lanes: int = 4
     connect_s: float = 15.0
     limits: Limits = field(default_factory=Limits)
@@ -154,6 +156,7 @@ def environment(settings: LaneSettings, login: Identity) -> dict[str, str]:
         "PILOT_LANE_KEEP_S": str(settings.keep_s),
         "PILOT_LANE_CA": settings.ca_path or "",
         "PILOT_LANE_PROXY": settings.http_proxy or "",
+        "PILOT_LANE_REDIRECTS": " ".join(settings.redirects),
         "X509_USER_PROXY": login.certificate,
         "BEARER_TOKEN_FILE": login.token_file,
         **_authorities(settings.ca_path),

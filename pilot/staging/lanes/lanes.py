@@ -133,6 +133,7 @@ class Lanes:
             checksum=str(transfer.checksum) if transfer.checksum else None,
             link=transfer.link,
             overwrite=step.overwrite,
+            ours=step.overwrite and not transfer.overwrite,
             third_party=hop.third_party,
             identity=transfer.identity if hop.source.scheme == "file" else None,
         )

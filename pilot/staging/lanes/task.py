@@ -161,11 +161,11 @@ class Task:
         self._hop += 1
         if self._hop == len(self._now.route.hops):
             route, size, there = self._now.route, answer["size"], answer["there"]
-            self._finish(Moved(self.transfer, route, size, checksum, seconds, there))
+            self._finish(Moved(self.transfer, route, size, checksum, seconds, there, answer["verified"]))
             self._now = None
 
     def failed(
-        self, step: Step, error: StageError, *, key: object = None, writing: bool = False, silent_s: float = 0.0
+        self, step: Step, error: StageError, *, key: object = None, writing: str = "", silent_s: float = 0.0
     ) -> None:
         """A step has failed: the transfer is given up, or its next attempt has its time.
 
@@ -173,7 +173,7 @@ class Task:
             step: the step.
             error: why.
             key: with which credentials, if with any.
-            writing: it may have left something at its destination.
+            writing: where it may have left something.
             silent_s: how long before now its last byte has moved.
         """
         if step.delete:
@@ -190,7 +190,7 @@ class Task:
         if not self._with_new_token(key, error):
             failed.tries += 1
         if writing:
-            self._left[step.hop.destination] = step.hop
+            self._left[Url(writing)] = replace(step.hop, destination=Url(writing))
         if _hopeless(step, failed.route, error):
             self._finish(error)
         else:

@@ -1,9 +1,10 @@
 """The lane: a child process that moves one file at a time, as its parent asks on stdin.
 
 One JSON object per line, ``{id, op, source, destination, size, checksum, credential, ...}`` down (`order.py`
-reads it), and up ``{id, progress}``, ``{id, writing}``, ``{id, verifying}``, ``{id, note}``, and at last ``{id, done}``
-or ``{id, error}``. ``op`` is copy, delete (of ``destination``), find (the files at ``source``) or warm (imports for
-``schemes``). Orders may be sent ahead: they are done in their order.
+reads it), and up ``{id, progress}``, ``{id, writing}`` (where half a file may be: ``target``, ``beside`` it, or "" for
+nowhere), ``{id, verifying}``, ``{id, note}``, and at last ``{id, done}`` or ``{id, error}``. ``op`` is copy, delete (of
+``destination``), find (the files at ``source``) or warm (imports for ``schemes``). Orders may be sent ahead: they are
+done in their order.
 
 A process, since a stalled xrootd call can be ended by nothing but SIGKILL, and since what these libraries
 allocate must be gone when the payload runs. Nothing heavy is imported before a request needs it: the lane's
@@ -46,8 +47,9 @@ def main() -> None:
 class _Progress:
     """Tells the parent of moved bytes, five times a second at most."""
 
-    def __init__(self, ident: Any, answers: Answers) -> None:
+    def __init__(self, ident: Any, answers: Answers, target: str) -> None:
         self._ident = ident
+        self._target = target
         self._answers = answers
         self._next = 0.0
 
@@ -57,8 +59,10 @@ class _Progress:
             self._next = now + _PROGRESS_EVERY_S
             self._answers.send({"id": self._ident, "progress": total_bytes})
 
-    def writing(self) -> None:
-        self._answers.send({"id": self._ident, "writing": True})
+    def writing(self, url: str) -> None:
+        # in a word: the URL may hold a secret, and our parent knows it
+        where = "" if not url else "target" if url == self._target else "beside"
+        self._answers.send({"id": self._ident, "writing": where})
 
     def verifying(self, size: int) -> None:
         self._answers.send({"id": self._ident, "verifying": size})
@@ -71,7 +75,7 @@ def _serve(message: dict[str, Any], answers: Answers, around: Around) -> None:
     """Do what one line asks for, and answer it."""
     ident = message.get("id")
     try:
-        result = _do(message, _Progress(ident, answers), around)
+        result = _do(message, _Progress(ident, answers, message.get("destination", "")), around)
     except StageError as error:
         told = {"kind": error.kind, "message": plain(str(error)), "pause_s": error.pause_s}
         answers.send({"id": ident, "error": told})

@@ -1,30 +1,32 @@
 """Copies one file, whatever is on either side: in one pass with its checksum, and verified at its end.
 
 What a protocol has to offer for that is in `tool.py`. The bytes go through this process, unless a
-third-party copy is asked for: then one of the two storages moves them, and we compare at its end.
+third-party copy is asked for: then one of the two storages moves them, and we compare at its end. What takes an old
+file's place goes by `replacing.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 from pilot.staging.order import WEB, XROOT, Around, Done, Entry, Order, Report, Side, plain
 from pilot.staging.worker import posix
-from pilot.staging.worker.checksum import Digest
-from pilot.staging.worker.remote import deleted_on_error, stored
-from pilot.staging.worker.tool import Source, Stat, Tool
+from pilot.staging.worker.content import Bytes
+from pilot.staging.worker.remote import deleted_on_error, looked_at, removal
+from pilot.staging.worker.replacing import replace
+from pilot.staging.worker.same import refuse_same
+from pilot.staging.worker.tool import NOTHING_KNOWN, Said, Stat, Tool
 from pilot.values.errors import Denied, Exists, FileMissing, Mismatch, StageError, Stalled, TransferFailed, Unreachable
 
 
 def copy(order: Order, report: Report, around: Around) -> Done:
     """Do it. A target that is there already will do if it has the same bytes; else Exists, unless ``overwrite``."""
+    if order.overwrite:
+        refuse_same(order)
     try:
-        if order.third_party:
-            return _between(order, report, around)
-        if order.source.scheme == order.destination.scheme == "file":
-            return posix.copy(order, report)
-        return _through_us(order, report, around)
+        if order.overwrite and not order.ours and order.destination.scheme != "file":
+            return replace(order, report, around, tool, _made)
+        return _made(order, report, around)
     except Exists as error:
         if order.overwrite:
             raise
@@ -58,84 +60,66 @@ def tool(scheme: str) -> Tool:
     raise TransferFailed(f"no lane speaks {scheme!r}")
 
 
-def _through_us(order: Order, report: Report, around: Around) -> Done:
+def _made(order: Order, report: Report, around: Around, old: Stat | None = None) -> Done:
+    """A copy at its destination; where there is an ``old`` file it is written over."""
+    if order.ours and order.destination.scheme != "file":
+        _make_way(tool(order.destination.scheme), order.destination, around)
+    if order.third_party:
+        return _between(order, report, around, old)
+    if order.source.scheme == order.destination.scheme == "file":
+        return posix.copy(order, report)
+    return _through_us(order, report, around, old)
+
+
+def _through_us(order: Order, report: Report, around: Around, old: Stat | None) -> Done:
     there, here = tool(order.source.scheme), tool(order.destination.scheme)
     compared = order.checksum is not None
     with there.reading(order.source, around, report, compared=compared) as source:
-        content = _Content(source, order, report)
+        content = Bytes(source, order, report, _to_clear(order, old))
         content.check_announced()
-        _make_way(here, order, around)
-        with here.writing(order.destination, content, around, overwrite=order.overwrite):
+        with here.writing(order.destination, content, around, overwrite=order.overwrite, old=old) as said:
             done = content.digest.check(order, order.source.url)
             if not compared and order.source.scheme != "file":
                 report.verifying(done.size)
                 done = content.digest.agree(order.source.url, *_promised(there, order.source, around, done.size))
             if order.destination.scheme != "file":
-                report.verifying(done.size)
-                url, size = order.destination.url, done.size
-                found = stored(url, size, lambda: here.stat(order.destination, around, "adler32", size))
-                done = content.digest.agree(url, *found)
+                done = _verified(order, content, said, report, around)
     return done
 
 
-class _Content:
-    """The source's bytes on their way to the target, counted and summed up as they go by."""
-
-    def __init__(self, source: Source, order: Order, report: Report) -> None:
-        self._source = source
-        self._order = order
-        self._report = report
-        self._begun = False
-        self.digest = Digest.of(order)
-
-    @property
-    def size(self) -> int | None:
-        # The catalogue's where the source announces none: an upload of unknown length is one that xrootd 5.5 spoils.
-        return self._source.size if self._source.size is not None else self._order.size
-
-    def check_announced(self) -> None:
-        """Raise Mismatch before a byte has moved, if the source says another size than the catalogue."""
-        announced, known = self._source.size, self._order.size
-        if announced is not None and known is not None and announced != known:
-            raise Mismatch(f"{self._name}: it has {announced} bytes, the catalogue says {known}")
-
-    def __iter__(self) -> Iterator[bytes]:
-        if self._begun and not self._source.again:
-            raise TransferFailed(f"{self._name}: the target wants it a second time, and it can be read only once")
-        self._begun = True
-        self.digest.reset()
-        if self._order.destination.scheme != "file":
-            self._report.writing()
-        most = self._order.size if self._order.size is not None else self._source.size
-        for chunk in self._source.chunks:
-            self.digest.update(chunk)
-            if most is not None and self.digest.size > most:  # at once, not when the disk is full
-                raise Mismatch(f"{self._name}: it has more than the {most} bytes that were told")
-            yield chunk
-            self._report.moved(self.digest.size)
-        if self._source.size not in (None, self.digest.size):
-            raise Mismatch(f"{self._name}: {self.digest.size} of {self._source.size} announced bytes came")
-        if self._order.size not in (None, self.digest.size):  # now: a target that was told more waits for it
-            raise Mismatch(f"{self._name}: it has {self.digest.size} bytes, the catalogue says {self._order.size}")
-
-    @property
-    def _name(self) -> str:
-        return plain(self._order.source.url)
+def _verified(order: Order, content: Bytes, said: Said, report: Report, around: Around) -> Done:
+    """What was sent is what is stored; or, where nobody may look, as far as the storage has said when it took it."""
+    url, size = order.destination.url, content.digest.size
+    here = tool(order.destination.scheme)
+    report.verifying(size)
+    found = looked_at(url, size, lambda: here.stat(order.destination, around, "adler32", size), report)
+    if found != NOTHING_KNOWN:
+        return content.digest.agree(url, *found)
+    done = content.digest.agree(url, None, said.adler32)
+    if done.verified != "checksum" and said.md5 is not None and said.md5 == _md5(order.source, around, size):
+        done = done._replace(verified="checksum")
+    return done if done.verified == "checksum" else done._replace(verified="answer")
 
 
-def _between(order: Order, report: Report, around: Around) -> Done:
+def _md5(side: Side, around: Around, size: int) -> str | None:
+    with contextlib.suppress(StageError):
+        return tool(side.scheme).stat(side, around, "md5", size).checksum
+    return None
+
+
+def _between(order: Order, report: Report, around: Around, old: Stat | None) -> Done:
     """A third-party copy. What the storages say of its success is not enough: both are asked for the file."""
     source, target = _pair(order)
-    there = source.stat(order.source, around, order.kind, order.size)
+    there = _told(source, order, around)
     wanted = order.checksum[1] if order.checksum else there.checksum
-    if order.size is not None and there.size not in (None, order.size):
-        raise Mismatch(f"{plain(order.source.url)}: it has {there.size} bytes, the catalogue says {order.size}")
-    _make_way(target, order, around)
+    _agree(order.source, order, _catalogue(order), there, "the catalogue says")
     if not order.overwrite:
         _refuse_existing(target, order.destination, around)
     size = order.size if order.size is not None else there.size
-    with deleted_on_error(lambda: target.delete(order.destination, around), spared=(Exists,)):
-        report.writing()
+    look = lambda: target.stat(order.destination, around, order.kind, size)  # noqa: E731 - it is needed twice
+    remove = removal(look, lambda: target.delete(order.destination, around), old)
+    with deleted_on_error(remove, spared=(Exists,)):
+        report.writing(_to_clear(order, old))
         if order.source.scheme in WEB:
             from pilot.staging.worker.web import third_party  # noqa: PLC0415
 
@@ -145,18 +129,35 @@ def _between(order: Order, report: Report, around: Around) -> Done:
 
             xroot.copy_between(order, report, around)
         report.verifying(size or 0)
-        found = stored(order.destination.url, size, lambda: target.stat(order.destination, around, order.kind, size))
-        _agree(order, Stat(size, wanted), found)
-    verified = "size" if None in (wanted, found.checksum) else "checksum"
+        found = looked_at(order.destination.url, size, look, report)
+        _agree(order.destination, order, Stat(size, wanted), found, "after the copy it should be")
+    verified = "answer" if found == NOTHING_KNOWN else "size" if None in (wanted, found.checksum) else "checksum"
     adler32 = (wanted or found.checksum) if order.kind == "adler32" else None
     return Done(found.size or size or 0, adler32, verified)
 
 
-def _agree(order: Order, wanted: Stat, found: Stat) -> None:
+def _told(source: Tool, order: Order, around: Around) -> Stat:
+    """What the source's storage says of it; nothing if it lets nobody look: the copy itself will tell."""
+    try:
+        return source.stat(order.source, around, order.kind, order.size)
+    except (Denied, TransferFailed):
+        return NOTHING_KNOWN
+
+
+def _catalogue(order: Order) -> Stat:
+    return Stat(order.size, order.checksum[1] if order.checksum else None)
+
+
+def _to_clear(order: Order, old: Stat | None) -> str:
+    """Where half a file of ours may be; nowhere if it may also be an old file that is whole."""
+    return order.destination.url if old is None else ""
+
+
+def _agree(side: Side, order: Order, wanted: Stat, found: Stat, why: str) -> None:
     """Raise Mismatch if the two differ in what both tell."""
     for ours, theirs, what in zip(wanted, found, ("size", order.kind), strict=True):
         if None not in (ours, theirs) and ours != theirs:
-            raise Mismatch(f"{plain(order.destination.url)}: its {what} is {theirs} after the copy, and not {ours}")
+            raise Mismatch(f"{plain(side.url)}: its {what} is {theirs}, {why} {ours}")
 
 
 def _pair(order: Order) -> tuple[Tool, Tool]:
@@ -168,18 +169,17 @@ def _pair(order: Order) -> tuple[Tool, Tool]:
     return tool(order.source.scheme), tool(order.destination.scheme)
 
 
-def _make_way(target: Tool, order: Order, around: Around) -> None:
-    """Remove what is to be overwritten in a storage.
+def _make_way(target: Tool, side: Side, around: Around) -> None:
+    """Remove what a broken copy of the same file has left in a storage.
 
     xrootd keeps a checksum with the file, and takes it for the new content's if both were written in one second.
     """
-    if order.overwrite and order.destination.scheme != "file":
-        with contextlib.suppress(StageError):  # the write will tell
-            target.delete(order.destination, around)
+    with contextlib.suppress(StageError):  # the write will tell
+        target.delete(side, around)
 
 
 def _refuse_existing(target: Tool, side: Side, around: Around) -> None:
-    with contextlib.suppress(FileMissing, Denied):  # who may not look may still be allowed to write
+    with contextlib.suppress(FileMissing, Denied, TransferFailed):  # who may not look may still be allowed to write
         target.stat(side, around, None)
         raise Exists(f"{plain(side.url)}: it is there already")
 
@@ -204,11 +204,10 @@ def _same(order: Order, report: Report, around: Around, error: Exists) -> Done:
 def _wanted(order: Order, source: Tool, around: Around, size: int | None) -> Stat:
     """Size and checksum that the target should have: the catalogue's, as far as it says."""
     if order.size is not None and order.checksum is not None:
-        return Stat(order.size, order.checksum[1])
-    told = source.stat(order.source, around, order.kind, size)
-    return Stat(
-        order.size if order.size is not None else told.size, order.checksum[1] if order.checksum else told.checksum
-    )
+        return _catalogue(order)
+    told = _told(source, order._replace(size=size), around)
+    known = _catalogue(order)
+    return Stat(told.size if known.size is None else known.size, known.checksum or told.checksum)
 
 
 def _described(stat: Stat, kind: str) -> str:

@@ -13,6 +13,7 @@ from pilot.staging.order import partial_path
 from pilot.values.errors import Denied, Exists, FileMissing, NoSpace, StageError, TransferFailed
 
 CHUNK = 1 << 20
+_MODE = 0o644
 
 _KINDS: dict[int | None, type[StageError]] = {
     errno.ENOENT: FileMissing,
@@ -72,13 +73,15 @@ def size_of(file: BinaryIO) -> int:
 class Partial:
     """A target under its temporary name; leaving the block without `settle` removes it.
 
-    Something that is there already is found at the beginning, and again at the end (Exists), unless ``overwrite``.
+    Something that is there already is found at the beginning, and again at the end (Exists), unless ``overwrite``:
+    then the new file takes its place in one step, with its mode and, as far as we may, its owner.
     """
 
-    def __init__(self, target: str, *, overwrite: bool) -> None:
+    def __init__(self, source: str, target: str, *, overwrite: bool) -> None:
+        """``source``: the URL that it comes from."""
         self.target = target
         self._overwrite = overwrite
-        self.path = partial_path(target)
+        self.path = partial_path(source, target)
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
@@ -119,7 +122,7 @@ class Partial:
     def settle(self) -> None:
         """Give a written file its name."""
         with local_errors(self.path):
-            os.fchmod(self._opened().fileno(), 0o644)
+            self._take_after(self._opened().fileno())
         self.settle_link()
 
     def settle_link(self) -> None:
@@ -127,6 +130,17 @@ class Partial:
         with local_errors(self.path):
             if self._overwrite or not self._linked():
                 os.rename(self.path, self.target)  # noqa: PTH104
+
+    def _take_after(self, fd: int) -> None:
+        """Be as the old file was, if there is one: what may run it, and who may read it, does not change."""
+        with contextlib.suppress(FileNotFoundError):
+            old = os.lstat(self.target)
+            if stat.S_ISREG(old.st_mode):
+                with contextlib.suppress(OSError):
+                    os.fchown(fd, old.st_uid, old.st_gid)
+                os.fchmod(fd, old.st_mode & 0o777)
+                return
+        os.fchmod(fd, _MODE)
 
     def _linked(self) -> bool:
         """Give it its name by a link, which never takes another file's place; False where there are no links."""

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 from pilot.staging.order import Around, Entry, Report, Side
+from pilot.values.errors import Unreachable
 
 
 class Stat(NamedTuple):
@@ -17,6 +18,24 @@ class Stat(NamedTuple):
 
     size: int | None
     checksum: str | None
+
+
+class Said(NamedTuple):
+    """What a storage says of a file when it has taken it: checksums in hex, None where it does not say.
+
+    ``md5`` may be a mark that only looks like one: it proves something if it is right, and nothing if it is not.
+    """
+
+    adler32: str | None = None
+    md5: str | None = None
+
+
+NOTHING_KNOWN = Stat(None, None)
+"""Of a file that nobody may look at, or that is not there: the storage does not say."""
+
+
+class Unfinished(Unreachable):
+    """Somebody is writing the file, or was until a moment ago: there is nothing whole in its place."""
 
 
 class Source(NamedTuple):
@@ -32,6 +51,10 @@ class Source(NamedTuple):
 
 class Content(Protocol):
     """The bytes for a target, and how many there will be (None: only their end will tell)."""
+
+    @property
+    def url(self) -> str:
+        """Where they come from."""
 
     @property
     def size(self) -> int | None:
@@ -62,16 +85,23 @@ class Tool(Protocol):
         """
 
     def writing(
-        self, side: Side, content: Content, around: Around, /, *, overwrite: bool
-    ) -> AbstractContextManager[None]:
+        self, side: Side, content: Content, around: Around, /, *, overwrite: bool, old: Stat | None = None
+    ) -> AbstractContextManager[Said]:
         """A target that has all of ``content`` when the block begins, and stays if the block ends well.
 
-        Otherwise it is removed, unless the storage had refused to begin. Raises Exists where something is
-        there, as far as the protocol can tell, unless ``overwrite``.
+        Otherwise it is removed, unless the storage had refused to begin; or where there was an ``old`` file, and
+        it may be there still. Raises Exists where something is there, as far as the protocol can tell, unless
+        ``overwrite``.
         """
 
     def delete(self, side: Side, around: Around, /) -> None:
         """Remove a file, within a few seconds; none there is fine."""
+
+    def renames(self, side: Side, around: Around, /) -> bool:
+        """Whether `rename` may be expected to work for what will be at ``side``; nothing of what is there changes."""
+
+    def rename(self, side: Side, new: str, around: Around, /) -> None:
+        """Let a file take the place of the URL ``new``, and of what is there: the one or the other is there always."""
 
     def entries(self, side: Side, around: Around, /) -> Iterator[Entry]:
         """All regular files below a directory, recursively. Raises FileMissing; TransferFailed for a file."""

@@ -3,12 +3,14 @@
  *   driver 550.90.07
  *   cuda 12040
  *   gpu <uuid> <total MiB> <used MiB> [mig]             a GPU, in MIG mode or not
- *   mig <gpu> <number> <uuid> <total MiB>               a MIG instance; the numbers may have holes
+ *   mig <gpu> <number> <uuid> <total MiB> [<g> <c>]     a MIG instance; the numbers may have holes; g and c are the ids
+ *                                                       of its GPU instance and compute instance: number + 7, and 0
  *   set <key> <value>                                   for all: utilisation, power_mw, energy_mj, processes, mps,
- *                                                       ecc, pending, failure, retired
+ *                                                       ecc, pending, failure, retired, badname (a name that is no UTF-8)
  *   fail <function>[@<device>] <code>                   device: a GPU's index; * for all functions of that device
  *   hang <function>[@<device>]
  *   crash <function>[@<device>]
+ *   garbage <function>[@<device>] <line>                written to each pipe, as by a library that writes where it should not
  */
 #define _GNU_SOURCE
 #define NVML_NO_UNVERSIONED_FUNC_DEFS
@@ -18,23 +20,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MIB (1ull << 20)
 #define RESERVED (512 * MIB)
 #define MOST 8
 
-typedef struct { char uuid[96]; unsigned long long total, used; int mig; int gpu, number; } Device;
+typedef struct { char uuid[96]; unsigned long long total, used; int mig; int gpu, number; unsigned int gi, ci; } Device;
 
 static Device gpus[MOST], instances[MOST];
 static int n_gpus, n_instances, started, cuda_version;
 static char driver[80];
-static struct { long long utilisation, power_mw, energy_mj, processes, mps, ecc, pending, failure, retired; } set;
+static struct { long long utilisation, power_mw, energy_mj, processes, mps, ecc, pending, failure, retired, badname; } set;
 
 static void put(const char *key, long long value) {
 #define KEY(name) if (!strcmp(key, #name)) set.name = value
     KEY(utilisation); KEY(power_mw); KEY(energy_mj); KEY(processes); KEY(mps); KEY(ecc); KEY(pending); KEY(failure);
-    KEY(retired);
+    KEY(retired); KEY(badname);
 }
 
 /* "nvmlInit" is a rule for nvmlInit alone, "nvmlDeviceGetName@1" for GPU 1 and its instances, "*@1" for all of it. */
@@ -63,15 +66,24 @@ static void device(const char *line) {
         one.mig = !strcmp(word, "mig");
         one.gpu = n_gpus;
         gpus[n_gpus++] = one;
-    } else if (sscanf(line, "mig %d %d %95s %llu", &one.gpu, &one.number, one.uuid, &one.total) == 4 && n_instances < MOST) {
+    } else if (n_instances < MOST) {
+        int words = sscanf(line, "mig %d %d %95s %llu %u %u", &one.gpu, &one.number, one.uuid, &one.total, &one.gi, &one.ci);
+        if (words < 4) return;
+        if (words < 6) { one.gi = one.number + 7; one.ci = 0; }
         one.used = 16;
         instances[n_instances++] = one;
     }
 }
 
+static void write_to_pipes(const char *line) {
+    struct stat about;
+    for (int fd = 0; fd < 32; fd++)
+        if (!fstat(fd, &about) && S_ISFIFO(about.st_mode)) dprintf(fd, "%s\n", line);
+}
+
 /* What the file says of this call: the code that it is to return. */
 static nvmlReturn_t obey(const char *function, int gpu) {
-    char line[256], rule[128], key[32];
+    char line[256], rule[128], text[128], key[32];
     long long value;
     int code, result = 0;
     n_gpus = n_instances = cuda_version = 0;
@@ -85,6 +97,7 @@ static nvmlReturn_t obey(const char *function, int gpu) {
         if (sscanf(line, "set %31s %lld", key, &value) == 2) put(key, value);
         if (sscanf(line, "fail %127s %d", rule, &code) == 2 && matches(rule, function, gpu)) result = code;
         if (sscanf(line, "hang %127s", rule) == 1 && matches(rule, function, gpu)) for (;;) pause();
+        if (sscanf(line, "garbage %127s %127[^\n]", rule, text) == 2 && matches(rule, function, gpu)) write_to_pipes(text);
         if (sscanf(line, "crash %127s", rule) == 1 && matches(rule, function, gpu)) *(volatile int *)0 = 0;
     }
     fclose(file);
@@ -134,6 +147,7 @@ nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *d) {
 
 nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t d, char *name, unsigned int length) {
     OBEY(gpu_of(d));
+    if (set.badname) return snprintf(name, length, "H\xff\xfe"), NVML_SUCCESS;
     snprintf(name, length, is_mig(d) ? "NVIDIA H100 80GB HBM3 MIG 1g.10gb" : "NVIDIA H100 80GB HBM3");
     return NVML_SUCCESS;
 }
@@ -208,6 +222,10 @@ nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t d, unsigned int in
         }
     return NVML_ERROR_NOT_FOUND;
 }
+
+#define INSTANCE(d) do { OBEY(gpu_of(d)); if (!is_mig(d)) return NVML_ERROR_NOT_SUPPORTED; } while (0)
+nvmlReturn_t nvmlDeviceGetGpuInstanceId(nvmlDevice_t d, unsigned int *id) { INSTANCE(d); *id = of(d)->gi; return NVML_SUCCESS; }
+nvmlReturn_t nvmlDeviceGetComputeInstanceId(nvmlDevice_t d, unsigned int *id) { INSTANCE(d); *id = of(d)->ci; return NVML_SUCCESS; }
 
 static nvmlReturn_t list(unsigned int n, unsigned int *count, nvmlProcessInfo_t *found) {
     unsigned int room = *count;

@@ -66,8 +66,10 @@ def compare(gpus, smi) -> dict[str, bool]:
     for row in smi:
         device = whole.get(row.get("uuid"))
         if device is not None:
-            checks[f"memory of {device.uuid}"] = str(device.memory_bytes >> 20) == row["memory.total"]
-            checks[f"used memory of {device.uuid}"] = abs((device.used_bytes >> 20) - int(row["memory.used"])) <= 64
+            if device.memory_bytes is not None:
+                checks[f"memory of {device.uuid}"] = str(device.memory_bytes >> 20) == row["memory.total"]
+            if device.used_bytes is not None:  # unified memory: neither tells it
+                checks[f"used memory of {device.uuid}"] = abs((device.used_bytes >> 20) - int(row["memory.used"])) <= 64
             checks[f"name of {device.uuid}"] = device.name == row["name"]
     return checks
 

@@ -1,6 +1,7 @@
 """GPUs through NVML, with a library that has what clusters have: MIG, hangs, crashes, and GPUs that get lost."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,13 +11,33 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pilot.resources.gpu import Gpu, Gpus, GpuSampler, choose, cuda_visible, find_gpus, unhealthy
+from pilot.resources.gpu import Gpu, Gpus, GpuSample, GpuSampler, choose, cuda_visible, find_gpus, unhealthy
+from pilot.resources.nvml_errors import CODES, UNREADABLE
 from pilot.resources.nvml_process import library_folders
 from pilot.resources.visible import Visible, forbidden, select
-from tests.contract.nvml.fake_nvml import FIRST, PARENT, SECOND, TWO_GPUS, WHOLE, compile_library
+from tests.contract.nvml.fake_nvml import FIRST, PARENT, SECOND, TWO_GPUS, WHOLE, compile_library, header
 
 ALL = (WHOLE, FIRST, SECOND)
 SHORT = {WHOLE: "GPU0", PARENT: "GPU1", FIRST: "MIG1:0", SECOND: "MIG1:3"}
+FIGURES = (
+    "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetMemoryInfo_v2",
+    "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetTotalEnergyConsumption",
+)
+MORE_FIGURES = (
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetPowerUsage",
+    "nvmlDeviceGetTemperature",
+    "nvmlDeviceGetCudaComputeCapability",
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+    "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetRemappedRows",
+    "nvmlDeviceGetRetiredPagesPendingStatus",
+)
+GARBAGE = ("no JSON", "{}", "[]", "7", "{", '{"gpus": 1, "samples": 1}', '{"samples": []}', "9" * 99, "[" * 99)
+LOSSES = {9, 15, 16}  # the driver is not there, the GPU is not there, it needs a reset
 START_S = 3.0  # an interpreter on two busy cores
 
 
@@ -67,6 +88,7 @@ def test_two_gpus_one_of_them_with_mig_are_three_devices(find):
     assert (second.uuid, second.instance, second.memory_bytes) == (SECOND, 3, 9856 << 20)
     assert (first.utilisation, first.power_w, first.energy_j) == (None, None, None)
     assert (first.healthy, first.architecture, first.temperature_c) == (True, "Hopper", 41)
+    assert (second.gpu_instance_id, second.compute_instance_id) == (10, 0)
     assert gpus.as_json()["devices"][1]["parent"] == PARENT
 
 
@@ -203,9 +225,12 @@ def test_a_gpu_that_belongs_to_others_is_none_of_ours(find, fake):
     ("rule", "words"),
     [
         ("fail *@0 15", "it is lost"),
-        ("fail nvmlDeviceGetMemoryInfo_v2@0 999", "unknown error"),
+        ("fail nvmlDeviceGetMemoryInfo_v2@0 16", "it needs a reset"),
         ("fail nvmlDeviceGetPowerUsage@0 15", "it is lost"),
-        ("fail nvmlDeviceGetName@0 3", "nvmlDeviceGetName"),
+        ("fail nvmlDeviceGetUtilizationRates@0 17", "the operating system blocks it"),
+        ("fail nvmlDeviceGetTemperature@0 11", "interrupt trouble"),
+        ("fail nvmlDeviceGetUUID@0 3", "not supported (nvmlDeviceGetUUID of GPU 0: 3)"),
+        ("fail nvmlDeviceGetHandleByIndex_v2@0 10", "timeout in the driver"),
     ],
 )
 def test_one_gpu_that_fails_is_unhealthy_and_the_others_are_not(find, fake, rule, words):
@@ -226,6 +251,90 @@ def test_figures_that_are_not_supported_are_none(find, fake):
     fake.says(TWO_GPUS, "fail nvmlDeviceGetUtilizationRates 3", "fail nvmlDeviceGetTotalEnergyConsumption 3")
     whole, *_ = find("figures not supported").devices
     assert (whole.healthy, whole.utilisation, whole.energy_j, whole.power_w) == (True, None, None, 61.234)
+
+
+def test_a_gpu_without_memory_of_its_own_is_healthy_and_its_memory_is_not_told(find, fake):
+    fake.says(TWO_GPUS, "fail nvmlDeviceGetMemoryInfo 3", "fail nvmlDeviceGetMemoryInfo_v2 3")
+    gpus = find("unified memory")
+    assert [(one.healthy, one.memory_bytes, one.used_bytes, one.why) for one in gpus.devices] == [
+        (True, None, None, "")
+    ] * 3
+    assert gpus.note == ""
+    assert unhealthy(gpus, ALL) == ""
+    assert cuda_visible(choose(gpus, 3)) == ",".join(ALL)
+
+
+@pytest.mark.parametrize("total", ["0 0", "0 7"])
+def test_a_memory_of_no_bytes_is_a_memory_that_is_not_told(find, fake, total):
+    fake.says(TWO_GPUS.replace(f"{WHOLE} 81559 4", f"{WHOLE} {total}"))
+    whole, *_ = find(f"memory {total}").devices
+    assert (whole.healthy, whole.memory_bytes, whole.used_bytes) == (True, None, None)
+
+
+@pytest.mark.parametrize("code", [3, 4, 10, 20, 23, 27, 77, 999])
+def test_no_figure_is_needed_but_the_uuid(find, fake, code):
+    rules = [f"fail {function}@0 {code}" for function in (*FIGURES, *MORE_FIGURES)]
+    fake.says(TWO_GPUS, *rules)
+    whole, *_ = find(f"no figure: {code}").devices
+    assert whole == Gpu(uuid=WHOLE, name="NVIDIA GPU", memory_bytes=None, mig=False, healthy=True, index=0)
+
+
+def test_a_name_that_is_no_text_costs_the_name_only(find, fake):
+    fake.says(TWO_GPUS, "set badname 1")
+    gpus = find("a name that is no text")
+    assert [(one.uuid, one.name, one.healthy) for one in gpus.devices] == [(uuid, "NVIDIA GPU", True) for uuid in ALL]
+
+
+@pytest.mark.parametrize("code", [4, 10, 999])
+def test_a_gpu_that_does_not_tell_its_mig_mode_is_not_taken_for_a_whole_one(find, fake, code):
+    fake.says(TWO_GPUS, f"fail nvmlDeviceGetMigMode {code}")
+    assert uuids(find(f"MIG mode refused: {code}")) == ALL
+
+
+def test_a_gpu_that_goes_between_the_count_and_the_look_is_not_there(find, fake):
+    fake.says(TWO_GPUS, "fail nvmlDeviceGetHandleByIndex_v2@1 2")
+    gpus = find("fewer than were counted")
+    assert (uuids(gpus), gpus.note) == ((WHOLE,), "")
+    assert unhealthy(gpus, ALL) == f"{FIRST} is gone: NVML does not list it any more"
+
+
+def test_a_gpu_that_did_not_tell_who_it_is_at_the_start_may_tell_it_later(find, fake):
+    fake.says(TWO_GPUS, "fail nvmlDeviceGetHandleByIndex_v2@0 10")
+    at_start = find("a timeout at the start")
+    assert uuids(at_start) == ("", FIRST, SECOND)
+    assert unhealthy(at_start, uuids(at_start)).startswith("a GPU is not healthy: timeout in the driver")
+    fake.says(TWO_GPUS)
+    assert unhealthy(find("after it"), uuids(at_start)) == ""
+
+
+@pytest.mark.parametrize("line", GARBAGE)
+def test_garbage_in_a_look_is_one_clear_line(find, fake, line):
+    fake.says(TWO_GPUS, f"garbage nvmlDeviceGetCount_v2 {line}")
+    gpus = find(f"garbage: {line[:20]}")
+    assert gpus.devices == ()
+    assert gpus.note.startswith("no GPU: the process for NVML gives garbage")
+
+
+@pytest.mark.parametrize("variable", ["nvidia", "cuda"])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (f"MIG-{PARENT}/7/0", (FIRST,)),
+        (f"MIG-{PARENT}/10/0", (SECOND,)),
+        (f"mig-{PARENT.lower()}/10/0", (SECOND,)),
+        (f"MIG-{PARENT}/1/0", ()),  # no beginning of 10
+        (f"MIG-{PARENT}/7/1", ()),
+        (f"MIG-{WHOLE}/7/0", ()),
+    ],
+)
+def test_a_mig_instance_is_found_by_its_older_name(find, variable, name, expected):
+    assert uuids(find(f"{variable}: {name}", **{variable: name})) == expected
+
+
+def test_an_instance_that_does_not_tell_its_numbers_has_no_older_name(find, fake):
+    fake.says(TWO_GPUS, "fail nvmlDeviceGetGpuInstanceId 3")
+    gpus = find("older name, ids refused", nvidia=f"MIG-{PARENT}/7/0")
+    assert gpus.note == f"no GPU: MIG-{PARENT}/7/0 of NVIDIA_VISIBLE_DEVICES is not here"
 
 
 def test_mig_mode_without_instances_is_said(find, fake):
@@ -317,6 +426,126 @@ def test_a_sampler_that_crashes_thrice_is_not_asked_again(sampler, fake, table):
     assert time.monotonic() - started < 0.1
 
 
+def codes_of_the_header():
+    """Name and value of each refusal in NVIDIA's own nvml.h."""
+    return dict(re.findall(r"^ +(NVML_ERROR_\w+) += (\d+),? +//!<", (header() / "nvml.h").read_text(), re.MULTILINE))
+
+
+def test_the_table_of_refusals_is_that_of_the_header(library):
+    assert library
+    found = {int(code) for code in codes_of_the_header().values()}
+    assert len(found) > 25
+    assert found == CODES.keys() - {UNREADABLE}
+
+
+@pytest.mark.parametrize("function", FIGURES[1:])
+def test_only_a_refusal_that_says_so_of_the_device_is_a_loss(sampler, fake, function):
+    pid = sampler.pid
+    for code in (*map(int, codes_of_the_header().values()), 77, 4096):
+        fake.says(TWO_GPUS, f"fail {function}@0 {code}")
+        whole, instance = sampler.sample()
+        assert (whole.lost, instance.lost) == (code in LOSSES, False), (code, whole)
+        assert not whole.lost or whole.why.endswith(f" of {WHOLE}: {code})")
+    fake.says(TWO_GPUS)
+    whole, _ = sampler.sample()
+    assert (whole.utilisation, whole.used_bytes, whole.why, sampler.pid) == (37.0, 4 << 20, "", pid)
+
+
+def test_a_figure_that_is_refused_is_missing_and_the_others_are_told(sampler, fake, table):
+    sampler.sample()
+    fake.says(TWO_GPUS, *(f"fail {function}@0 10" for function in FIGURES[:2]))
+    whole, _ = row(table, "a timeout for the memory", sampler)
+    assert (whole.utilisation, whole.used_bytes, whole.energy_j, whole.lost) == (37.0, None, 0.0, False)
+    assert whole.why == f"timeout in the driver (nvmlDeviceGetMemoryInfo of {WHOLE}: 10)"
+
+
+@pytest.mark.parametrize("code", [10, 23, 999])
+def test_what_the_driver_keeps_for_itself_is_not_somebodys_after_a_timeout(find, sampler, fake, code):
+    fake.says(TWO_GPUS, f"fail nvmlDeviceGetMemoryInfo_v2 {code}")
+    assert unhealthy(find(f"version 2 of the memory refused: {code}"), ALL) == ""
+    assert sampler.sample()[0].used_bytes is None
+
+
+def test_a_gpu_that_never_tells_a_figure_gives_no_reason_for_it(sampler, fake):
+    fake.says(TWO_GPUS, *(f"fail {function}@0 3" for function in FIGURES))
+    assert sampler.sample()[0] == GpuSample(WHOLE)
+
+
+@pytest.mark.parametrize("code", [2, 6, 9, 15, 16, 28])
+def test_a_search_by_uuid_that_fails_for_another_gpu_is_no_loss(sampler, fake, code):
+    fake.says(TWO_GPUS, f"fail nvmlDeviceGetHandleByUUID {code}")
+    whole, instance = sampler.sample()
+    assert (whole.utilisation, whole.used_bytes, whole.lost) == (37.0, 4 << 20, False)
+    assert (instance.used_bytes, instance.lost) == (16 << 20, False)
+
+
+@pytest.mark.parametrize("code", [1, 4, 8, 10, 11, 17, 23, 999])
+def test_a_search_by_uuid_that_is_refused_is_a_sample_without_figures(sampler, fake, code):
+    fake.says(TWO_GPUS, f"fail nvmlDeviceGetHandleByUUID {code}")
+    samples = sampler.sample()
+    assert [(one.lost, one.used_bytes, one.utilisation) for one in samples] == [(False, None, None)] * 2
+    assert all(f"nvmlDeviceGetHandleByUUID of {one.uuid}: {code})" in one.why for one in samples)
+
+
+@pytest.mark.parametrize(
+    "rule", ["nvmlDeviceGetUUID@0 10", "nvmlDeviceGetHandleByIndex_v2@0 4", "nvmlDeviceGetCount_v2 999"]
+)
+def test_a_gpu_is_not_called_gone_while_one_that_may_be_it_does_not_tell(sampler, fake, rule):
+    fake.says(TWO_GPUS, "fail nvmlDeviceGetHandleByUUID 6", f"fail {rule}")
+    assert not sampler.sample()[0].lost
+
+
+def test_a_gpu_that_is_not_listed_any_more_is_lost_and_so_is_an_instance(sampler, fake):
+    sampler.sample()
+    fake.says(TWO_GPUS.replace(WHOLE, "GPU-other").replace(FIRST, "MIG-other"))
+    whole, instance = sampler.sample()
+    assert (whole.lost, whole.why) == (True, f"not found (nvmlDeviceGetHandleByUUID of {WHOLE}: 6)")
+    assert (instance.lost, instance.why) == (True, f"not found (nvmlDeviceGetHandleByUUID of {FIRST}: 6)")
+
+
+@pytest.mark.parametrize("code", [4, 9, 12, 15, 18, 999])
+def test_nvml_that_cannot_be_opened_says_nothing_of_a_gpu(sampler, fake, code):
+    fake.says(TWO_GPUS, f"fail nvmlInitWithFlags {code}")
+    whole, _ = sampler.sample()
+    assert (whole.lost, whole.used_bytes) == (False, None)
+    assert whole.why.endswith(f"(nvmlInit: {code})")
+    fake.says(TWO_GPUS)
+    assert sampler.sample()[0].utilisation == 37.0
+
+
+def test_a_library_that_has_forgotten_everything_is_opened_again(sampler, fake):
+    sampler.sample()
+    pid = sampler.pid
+    fake.says(TWO_GPUS, "fail nvmlDeviceGetHandleByUUID 1", "fail nvmlInitWithFlags 999")
+    assert not any(one.lost for one in sampler.sample())
+    assert sampler.sample()[0].why.endswith("(nvmlInit: 999)")
+    fake.says(TWO_GPUS)
+    assert (sampler.sample()[0].utilisation, sampler.pid) == (37.0, pid)
+
+
+@pytest.mark.parametrize("line", GARBAGE)
+def test_garbage_in_a_sample_is_no_loss_and_the_next_asks_a_new_process(sampler, fake, line):
+    sampler.sample()
+    pid = sampler.pid
+    fake.says(TWO_GPUS, f"garbage nvmlDeviceGetHandleByUUID@0 {line}")
+    whole, _ = sampler.sample()
+    assert (whole.lost, whole.used_bytes) == (False, None)
+    assert whole.why.startswith("the process for NVML gives garbage")
+    fake.says(TWO_GPUS)
+    assert sampler.sample()[0].utilisation == 37.0
+    assert sampler.pid not in {pid, None}
+
+
+def test_a_sampler_that_is_killed_is_no_loss_and_is_replaced(sampler):
+    sampler.sample()
+    pid = sampler.pid
+    os.kill(pid, signal.SIGKILL)
+    whole, _ = sampler.sample()
+    assert (whole.lost, "SIGKILL" in whole.why) == (False, True)
+    assert sampler.sample()[0].utilisation == 37.0
+    assert sampler.pid not in {pid, None}
+
+
 def test_a_sampler_without_devices_needs_no_process(sysroot):
     sampler = GpuSampler(Visible(), [], sysroot)
     assert (sampler.sample(), sampler.pid) == ((), None)
@@ -355,7 +584,11 @@ def device(uuid, index, instance=None, **more):
     return Gpu(uuid=uuid, index=index, instance=instance, **(values | more))
 
 
-LISTED = [device(WHOLE, 0), device(FIRST, 1, 0, parent=PARENT), device(SECOND, 1, 3, parent=PARENT)]
+LISTED = [
+    device(WHOLE, 0),
+    device(FIRST, 1, 0, parent=PARENT, gpu_instance_id=1, compute_instance_id=0),
+    device(SECOND, 1, 3, parent=PARENT, gpu_instance_id=10, compute_instance_id=0),
+]
 
 
 @pytest.mark.parametrize(
@@ -382,6 +615,24 @@ LISTED = [device(WHOLE, 0), device(FIRST, 1, 0, parent=PARENT), device(SECOND, 1
         (None, "MIG-4,0", (SECOND, WHOLE)),
         (None, f"{SECOND},{SECOND}", (SECOND,)),
         (None, "0,-1,1", (WHOLE,)),
+        (f"MIG-{PARENT}/1/0,{WHOLE}", None, (WHOLE, FIRST)),
+        (f"nvidia.com/gpu=MIG-{PARENT}/10/0", None, (SECOND,)),
+        (f"MIG-{PARENT}/10/0::2", None, (SECOND,)),
+        (f"MIG-{PARENT}/1", None, ()),
+        (f"MIG-{PARENT}/1/0/0", None, ()),
+        (f"MIG-{PARENT}/{'1' * 5000}/0", None, ()),
+        ("1:3,0", None, ALL),
+        ("1:9,1:9", None, ()),
+        ("0:x", None, ()),  # no number of an instance is not any instance
+        ("1:", None, ()),
+        ("9" * 5000, None, ()),
+        (" All ", None, ALL),
+        (None, f"MIG-{PARENT}/10/0,MIG-{PARENT}/1/0", (SECOND, FIRST)),
+        (None, f"{FIRST},MIG-{PARENT}/1/0", (FIRST,)),
+        (None, "MIG-GPU-11112222/10/0", (SECOND,)),
+        (None, f"MIG-{PARENT}/3/0,0", ()),
+        (None, "9" * 5000, ()),
+        (None, "all", ()),  # no word of CUDA's
         (None, "NoDevFiles", ()),
         (None, "²", ()),
     ],
@@ -390,6 +641,13 @@ def test_both_variables_mean_what_nvidia_says(nvidia, cuda, expected):
     chosen, remarks = select(LISTED, 2, Visible(nvidia=nvidia, cuda=cuda))
     assert tuple(one.uuid for one in chosen) == expected
     assert remarks or expected or cuda == "-1"
+
+
+def test_the_names_of_drivers_before_r470_are_names_as_they_are():
+    old = [device(f"MIG-{PARENT}/{number}/0", 1, number, parent=PARENT) for number in (1, 10)]
+    for name in (f"MIG-{PARENT}/1/0", f"mig-{PARENT}/1/0"):
+        for visible in (Visible(nvidia=name), Visible(cuda=name)):
+            assert select(old, 1, visible) == (old[:1], [])
 
 
 def test_an_id_that_is_not_here_is_named():
@@ -413,5 +671,7 @@ def test_a_job_gets_healthy_devices_least_used_first_and_whole_ones_for_several(
     assert cuda_visible(choose(gpus, 1)) == "MIG-x"
     assert cuda_visible(choose(gpus, 2)) == "GPU-free,GPU-busy"
     assert cuda_visible(choose(gpus, 0)) == ""
+    untold = device("GPU-untold", 6, memory_bytes=None)
+    assert cuda_visible(choose(Gpus((busy, untold)), 2)) == "GPU-untold,GPU-busy"
     with pytest.raises(ValueError, match="4 GPUs are wanted, and there are 3"):
         choose(gpus, 4)

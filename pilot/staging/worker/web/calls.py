@@ -1,20 +1,23 @@
 """HTTP for the lanes, by urllib3: kept connections, redirects, credentials, and what answers and errors mean.
 
 urllib3 would follow a redirect in the way of browsers, with every header and a PUT as a GET. So we follow them
-ourselves: method and body are kept, and what proves who we are stays with the origin that it is for.
+ourselves: method and body are kept, and what proves who we are stays with the origin that it is for. What changes
+something stays there as well: an output goes where its destination says, or where the settings allow it to be sent on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import http.client
 import re
 import ssl
+import string
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import urllib3
 
@@ -51,6 +54,7 @@ _STATUS: dict[int, type[StageError]] = {
     410: FileMissing,
     413: NoSpace,
     429: Unreachable,
+    501: TransferFailed,
     507: NoSpace,
 }
 _CONFLICTS = (409, 412)
@@ -86,6 +90,7 @@ def send(
             response.url = here
             return response
         finish(response)
+        _check_origin(method, first, target, around)
         here = target
     raise TransferFailed(f"{plain(side.url)}: more than {_REDIRECTS} redirects")
 
@@ -166,10 +171,38 @@ def redirected(response: Response, method: str, here: str) -> str | None:
     follows = response.status in _MOVED or (response.status == _SEE_OTHER and method in _READS)
     if not location or not follows:
         return None
-    target = address(urljoin(here, location))
+    target = _joined(here, location)
     if scheme_of(target) not in _PORTS or (scheme_of(here), scheme_of(target)) == ("https", "http"):
         raise TransferFailed(f"{plain(here)}: it redirects to {plain(target)}, which is not followed")
     return target
+
+
+def _joined(here: str, location: str) -> str:
+    """Where a Location leads, in ASCII. Servers send UTF-8 there, and http.client takes all bytes for Latin-1."""
+    with contextlib.suppress(UnicodeEncodeError):
+        location = quote(location.strip().encode("latin-1"), safe=string.punctuation)
+    try:
+        parts = urlsplit(address(urljoin(here, location)))
+        if "%" in parts.netloc and "[" not in parts.netloc:
+            host = unquote(parts.hostname or "", errors="strict").encode("idna").decode("ascii")
+            parts = parts._replace(netloc=host if parts.port is None else f"{host}:{parts.port}")
+        _origin(parts.geturl())
+    except ValueError as error:
+        raise TransferFailed(f"{plain(here)}: it redirects to what is no address: {error}") from None
+    return parts.geturl()
+
+
+def _check_origin(method: str, first: str, target: str, around: Around) -> None:
+    """Raise TransferFailed for a request that changes something, and would be sent on to another origin."""
+    if method in _READS or _origin(target) == _origin(first):
+        return
+    _, host, port = _origin(target)
+    allowed = (fnmatch.fnmatchcase(name, pattern) for name in (host, f"{host}:{port}") for pattern in around.redirects)
+    if not any(allowed):
+        raise TransferFailed(
+            f"{plain(first)}: it sends {method} on to {host}:{port}, which is another origin: outputs go there only if "
+            f"the setting output_redirects names it"
+        )
 
 
 def address(url: str) -> str:

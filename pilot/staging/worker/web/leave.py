@@ -11,7 +11,10 @@ import http.client
 import select
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from pilot.net.final import FinalResponse, informational
 
 _LEAVE_S = 1.0
 
@@ -48,7 +51,7 @@ class Asking(_Connection):
         self.line = self.sock
         self.line.settimeout(self.send_s)
         asked, self._asked = self._asked, False
-        if asked and _says_something(self.line):
+        if asked:
             self._early = _Answer(self.line, method="PUT")
             if not self._early.leave():
                 raise BrokenPipeError
@@ -56,7 +59,7 @@ class Asking(_Connection):
     def response_class(self, *args: Any, **more: Any) -> http.client.HTTPResponse:  # type: ignore[override]
         """The answer that has been begun with, or a new one."""
         early, self._early = self._early, None
-        return early or http.client.HTTPResponse(*args, **more)
+        return early or FinalResponse(*args, **more)
 
     def close(self) -> None:
         """Close all that is ours."""
@@ -66,29 +69,27 @@ class Asking(_Connection):
             early.close()
 
 
-def _says_something(sock: socket.socket) -> bool:
-    """Whether an answer comes within a second; a server of before HTTP/1.1 waits for the body."""
-    if isinstance(sock, ssl.SSLSocket) and sock.pending():
-        return True
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(_LEAVE_S * 1000))
-
-
-class _Answer(http.client.HTTPResponse):
+class _Answer(FinalResponse):
     """An answer whose first line is read ahead."""
 
     _told: tuple[str, int, str] | None = None
     _refused = False
 
     def leave(self) -> bool:
-        """Whether the body is wanted; else what follows is the answer."""
-        told = self._read_status()
-        if told[1] == http.client.CONTINUE:
-            http.client.parse_headers(self.fp)
-            return True
-        self._told, self._refused = told, True
-        return False
+        """Whether the body may be sent: the server says so, or nothing to the point within a second.
+
+        One of before HTTP/1.1 waits for the body. If not, what follows is the answer.
+        """
+        until = time.monotonic() + _LEAVE_S
+        while self._speaks(until):
+            told = self.next_status()
+            if not informational(told[1]):
+                self._told, self._refused = told, True
+                return False
+            self.pass_over()
+            if told[1] == http.client.CONTINUE:
+                break
+        return True
 
     def begin(self) -> None:
         """Read the head of the answer."""
@@ -96,6 +97,29 @@ class _Answer(http.client.HTTPResponse):
         if self._refused:  # the server may wait for the body, or not: nobody knows
             self.will_close = True
 
-    def _read_status(self) -> tuple[str, int, str]:
+    def next_status(self) -> tuple[str, int, str]:
+        """The first line that was read ahead, or the next."""
         told, self._told = self._told, None
-        return told or super()._read_status()  # type: ignore[misc]
+        return told or super().next_status()
+
+    def _speaks(self, until: float) -> bool:
+        """Whether there is something to be read, or the end of all, before ``until``."""
+        poll = select.poll()
+        poll.register(self._line, select.POLLIN)
+        if self._buffered():  # which poll does not see
+            return True
+        while (left := until - time.monotonic()) > 0 and poll.poll(left * 1000):
+            if self._buffered() is not None:
+                return True
+        return False
+
+    def _buffered(self) -> bytes | None:
+        """What can be read without waiting; b"" also for the end; None for a record that is TLS's own business."""
+        limit_s = self._line.gettimeout()
+        self._line.settimeout(0)
+        try:
+            return self.fp.peek(1)
+        except ssl.SSLWantReadError:
+            return None
+        finally:
+            self._line.settimeout(limit_s)

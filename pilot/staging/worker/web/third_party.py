@@ -28,7 +28,8 @@ _LONGEST_LINE = 1 << 16
 _UNKNOWN = (400, 405, 501)
 _NO_PARENT = (400, 404, 409)
 _EXPLANATION = 1000
-_END = re.compile(r"(success|failure)\b[:\s]*(.*)", re.IGNORECASE)
+_GOOD_END = re.compile(r"success\b", re.IGNORECASE)
+_BAD_END = re.compile(r"(?:failure\b|(?:failed|aborted|error)\s*(?::|$))[:\s]*(.*)", re.IGNORECASE)
 _MARK = re.compile(r"(Stripe Index|Stripe Bytes Transferred)\s*:\s*(\d{1,18})", re.IGNORECASE)
 
 _TOKEN = re.compile(r"(?i)\bbearer\s+\S+|\beyJ[\w-]+\.[\w.-]+")
@@ -128,8 +129,10 @@ def _ended(lines: Iterator[str], order: Order, report: Report, around: Around) -
     stripes: dict[int, int] = {}
     stripe, growth = 0, _Growth(order, report, around)
     for line in lines:
-        if (end := _END.match(line)) is not None:
-            return "" if end[1].lower() == "success" else end[2] or "it gives no reason"
+        if _GOOD_END.match(line):
+            return ""
+        if (end := _BAD_END.match(line)) is not None:
+            return end[1] or "it gives no reason"
         if (mark := _MARK.match(line)) is not None:
             value = int(mark[2])
             if mark[1].lower() == "stripe index":

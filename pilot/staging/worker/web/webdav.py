@@ -25,6 +25,13 @@ def entries(side: Side, around: Around) -> Iterator[Entry]:
     yield from _walk(side, around, "", _DEEPEST)
 
 
+def size_of(side: Side, around: Around) -> int | None:
+    """The size of a file, as its properties tell it; None if they do not."""
+    asked, found = _listed(side, around, depth="0")
+    sizes = [one.size for one in found if not one.folder and _segments(one.path) == _segments(asked)]
+    return sizes[0] if sizes else None
+
+
 def make_parents(side: Side, around: Around) -> bool:
     """Make the directories above a file that are not there; whether they are now.
 
@@ -67,9 +74,9 @@ def _walk(side: Side, around: Around, prefix: str, deepest: int) -> Iterator[Ent
             yield Entry(prefix + name, one.size)
 
 
-def _listed(side: Side, around: Around) -> tuple[str, list[_Found]]:
-    """The path that was asked for at last, and what is told of it and of what is directly in it."""
-    headers = {"Depth": "1", "Content-Type": "application/xml", "Content-Length": str(len(_ASK))}
+def _listed(side: Side, around: Around, depth: str = "1") -> tuple[str, list[_Found]]:
+    """The path that was asked for at last, and what is told of it and, with ``depth`` 1, of what is directly in it."""
+    headers = {"Depth": depth, "Content-Type": "application/xml", "Content-Length": str(len(_ASK))}
     listing = _Listing()
     parser = XMLParser(target=listing)  # noqa: S314 - entities need a DOCTYPE, which `_Listing` refuses
     with calls.answer("PROPFIND", side, around, headers=headers, body=[_ASK]) as response:
@@ -90,7 +97,7 @@ def _listed(side: Side, around: Around) -> tuple[str, list[_Found]]:
 
 def _name(path: str, folder: str, url: str) -> str | None:
     """The name of what is in a directory, by both paths as they were told; None for the directory itself."""
-    here, there = _segments(folder), _segments(urlsplit(path).path if "://" in path else path)
+    here, there = _segments(folder), _segments(path)
     if there == here:
         return None
     name = there[-1] if there else ""
@@ -101,6 +108,7 @@ def _name(path: str, folder: str, url: str) -> str | None:
 
 def _segments(path: str) -> list[str]:
     """Decoded one by one: an encoded slash is a part of a name. xrootd does not encode, which is no harm mostly."""
+    path = urlsplit(path).path if "://" in path else path
     return [unquote(part) for part in path.split("/") if part]
 
 

@@ -83,6 +83,11 @@ def refused(status: Status) -> bool:
     return status.code == _SERVER_SAID and status.errno not in _BY_ERRNO
 
 
+def denied(status: Status) -> bool:
+    """Whether the server knows the answer, and not for us."""
+    return status.code == _SERVER_SAID and _BY_ERRNO.get(status.errno) is Denied
+
+
 def _kind(status: Status, text: str) -> type[StageError]:
     if status.code not in _HAS_ERRNO:
         return _BY_CODE.get(status.code, TransferFailed)

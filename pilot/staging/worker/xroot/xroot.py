@@ -17,11 +17,11 @@ from XRootD.client.flags import AccessMode, DirListFlags, OpenFlags, QueryCode, 
 
 from pilot.staging.order import Around, Entry, Order, Report, Side, plain
 from pilot.staging.worker.remote import DELETE_S, deleted_on_error
-from pilot.staging.worker.tool import Content, Source, Stat
+from pilot.staging.worker.tool import Content, Said, Source, Stat, Unfinished
 from pilot.staging.worker.xroot import flight
 from pilot.staging.worker.xroot import jobs as xroot_jobs
-from pilot.staging.worker.xroot.errors import check, refused
-from pilot.values.errors import Denied, Exists, FileMissing, TransferFailed, Unreachable
+from pilot.staging.worker.xroot.errors import check, denied, refused
+from pilot.values.errors import Denied, Exists, FileMissing, StageError, Stalled, TransferFailed, Unreachable
 
 _MODE = AccessMode.UR | AccessMode.UW | AccessMode.GR | AccessMode.OR
 _OF_NOTHING = {"adler32": "00000001", "md5": "d41d8cd98f00b204e9800998ecf8427e"}
@@ -33,13 +33,13 @@ _noted: set[str] = set()
 
 
 def stat(side: Side, around: Around, kind: str | None, size: int | None = None) -> Stat:
-    """Size, and checksum as the server tells it; Unreachable for a file that is still being written."""
+    """Size, and checksum as the server tells it; Unfinished for a file that is still being written."""
     found = _looked(side.url, around)
     if found.flags & StatInfoFlags.IS_DIR:
         raise TransferFailed(f"{plain(side.url)}: it is a directory")
     if found.flags & StatInfoFlags.POSC_PENDING:
         # Also what a killed writer leaves, for ten minutes at most servers. Whoever opens it has to wait so long.
-        raise Unreachable(f"{plain(side.url)}: somebody is writing it, or was until a moment ago")
+        raise Unfinished(f"{plain(side.url)}: somebody is writing it, or was until a moment ago")
     if kind is None:
         return Stat(int(found.size), None)
     if not found.size:
@@ -68,18 +68,25 @@ def reading(side: Side, around: Around, report: Report, *, compared: bool) -> It
 
 
 @contextlib.contextmanager
-def writing(side: Side, content: Content, around: Around, *, overwrite: bool) -> Iterator[None]:
+def writing(
+    side: Side,
+    content: Content,
+    around: Around,
+    *,
+    overwrite: bool,
+    old: Stat | None = None,  # noqa: ARG001 - it goes when the server opens the new one
+) -> Iterator[Said]:
     """A new file, which the server itself removes if we die before it is closed."""
     if _unprotected(side, around):
         with _written_in_pages(side, content, around, overwrite=overwrite):
-            yield
+            yield Said()
         return
     remote, limit_s = _created(side.url, around, overwrite=overwrite), _limit(around)
     try:
         with deleted_on_error(lambda: delete(side, around), spared=()):
             flight.write(remote, content, side.url, limit_s)
             check(remote.close(timeout=limit_s)[0], side.url)  # some servers tell only now that they could not keep it
-            yield
+            yield Said()
     finally:
         if remote.is_open():  # its name is gone already
             remote.close(timeout=int(DELETE_S))
@@ -90,6 +97,25 @@ def delete(side: Side, _around: Around) -> None:
     system, path = _place(side.url)
     with contextlib.suppress(FileMissing):
         check(system.rm(path, timeout=int(DELETE_S))[0], side.url)
+
+
+def renames(side: Side, around: Around) -> bool:
+    """Whether the server gives new names to us; asked of a file that is not there. No answer is no refusal."""
+    system, path = _place(side.url)
+    name, mark, parameters = path.partition("?")
+    limit_s = min(int(DELETE_S), _limit(around))
+    status, _ = system.mv(*(f"{name}{suffix}{mark}{parameters}" for suffix in (".none", ".gone")), timeout=limit_s)
+    try:
+        check(status, side.url)
+    except StageError as error:
+        return isinstance(error, FileMissing | Exists | Unreachable | Stalled)
+    return False  # it has renamed nothing at all: what it says is not to be relied on
+
+
+def rename(side: Side, new: str, around: Around) -> None:
+    """Give a file another's name and place: xrootd does that in one step."""
+    system, path = _place(side.url)
+    check(system.mv(path, _place(new)[1], timeout=_limit(around))[0], new)
 
 
 def entries(side: Side, around: Around) -> Iterator[Entry]:
@@ -164,6 +190,8 @@ def _checksum(url: str, around: Around, kind: str, size: int) -> str | None:
     wanted = f"{path}{'&' if '?' in path else '?'}cks.type={kind}"
     limit_s = min(int(around.verify_s(size)), xroot_jobs.LONGEST_S)
     status, response = system.query(QueryCode.CHECKSUM, wanted, timeout=limit_s)
+    if not status.ok and denied(status):
+        return None  # who may look at a file need not be one who may read it
     if not status.ok and refused(status):
         if kind not in _kept(_server(url), _limit(around)):
             return None
