@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pilot.values.deadline import Deadline
+from pilot.values.errors import SiteError
 from pilot.values.events import events
 from pilot.values.stop import Waitable
 
@@ -26,6 +27,10 @@ T = TypeVar("T")
 _SCARCE = (errno.EAGAIN, errno.ENOMEM, errno.ENFILE)
 _NO_THREAD = "can't start new thread"
 _FIRST_S, _LONGEST_S = 0.05, 1.0
+_THREAD_S = 60.0
+_FORGOTTEN_S = 60.0
+"""A shortage that nobody has met for so long was another one."""
+
 _PIDS = ("/sys/fs/cgroup/pids", "/sys/fs/cgroup/pids/pids")
 
 
@@ -72,15 +77,14 @@ class Shortage:
         """Whether a start that has failed is to be tried again, at `due`; not after ``limit``."""
         if not is_scarce(error):
             return False
-        if self._end is None:
+        if self._end is None or Deadline.after(-_FORGOTTEN_S).at > self.due.at:
+            self.over()
             self._end = Deadline.after(self._patience_s)
             log.warning("nothing can be started now: it is tried again", why=why_scarce(error))
         left_s = self._end.sooner(limit).left()
-        if left_s <= 0:
-            return False
-        self.due = Deadline.after(min(self._pause_s, left_s))
+        self.due = Deadline.after(min(self._pause_s, left_s or _LONGEST_S))
         self._pause_s = min(2 * self._pause_s, _LONGEST_S)
-        return True
+        return left_s > 0
 
     def over(self) -> None:
         """Something was started."""
@@ -102,12 +106,12 @@ def patiently(start: Callable[[], T], limit: Deadline, *wakers: Waitable) -> T:
                 raise
 
 
-def start_thread(thread: threading.Thread, limit: Deadline, *wakers: Waitable) -> None:
-    """Start it; what `patiently` says holds for it. A RuntimeError then says why in words for people."""
+def start_thread(thread: threading.Thread, limit: Deadline | None = None, *wakers: Waitable) -> None:
+    """Start one that its process cannot do without; until ``limit``, 60 s, it is tried again. Raises SiteError."""
     try:
-        patiently(thread.start, limit, *wakers)
+        patiently(thread.start, limit or Deadline.after(_THREAD_S), *wakers)
     except RuntimeError as error:
-        raise RuntimeError(f"no thread for {thread.name}: {why_scarce(error)}") from error
+        raise SiteError(f"the thread {thread.name} cannot be started: {why_scarce(error)}") from error
 
 
 def _user_limit() -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 
 from pilot.payload.environment import payload_environment
@@ -26,7 +25,7 @@ from pilot.values.errors import DiskFull, GpuLost, OutOfMemory, PayloadFailed, P
 from pilot.values.events import events
 from pilot.values.job import Job
 from pilot.values.outcome import PayloadEnd
-from pilot.values.stop import Reason, Stop
+from pilot.values.stop import Reason, Stop, unless_stopped
 from pilot.values.usage import Usage
 
 log = events(__name__)
@@ -61,7 +60,7 @@ def execute(
             return pod.lanes.pids() | ({gpus.pid} if gpus is not None and gpus.pid is not None else set())
 
         until = Deadline.after(pod.settings.patience).sooner(limit)
-        with pod.watchdog.waiting(until), _not_if_stopped(stop):
+        with pod.watchdog.waiting(until), unless_stopped(stop, PayloadNotStarted):
             process = PayloadProcess(
                 job.command, area.work, environment, area.stdout, area.stderr,
                 mark=mark, ours=ours, until=until, wakers=[stop],
@@ -85,16 +84,6 @@ def execute(
     )
     _remember(end, pod.clock.monotonic() - began, pod.journal)
     return end
-
-
-@contextmanager
-def _not_if_stopped(stop: Stop) -> Iterator[None]:
-    """A payload that could not be started before a stop came was stopped: it raises Stopped."""
-    try:
-        yield
-    except PayloadNotStarted:
-        stop.check()
-        raise
 
 
 def _ended(process: PayloadProcess, limit: Deadline, observer: Observer, pod: Pod, stop: Stop) -> bool:

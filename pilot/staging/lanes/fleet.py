@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilot.processes.starting import Shortage
+from pilot.processes.starting import Shortage, is_scarce
 from pilot.staging.lanes.attempt import Attempt
 from pilot.staging.lanes.lane import Lane, LaneSettings
 
@@ -59,7 +59,8 @@ class Fleet:
         try:
             return self.start(attempt)
         except OSError as error:
-            if self.shortage.bears(error, attempt.limit):
+            # where another process of ours is at work, the end of its orders makes room for these
+            if self.shortage.bears(error, attempt.limit) or (is_scarce(error) and self.lanes):
                 return None
             raise
 
