@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import select
@@ -13,6 +14,7 @@ from typing import Any
 
 from pilot.processes.starting import is_scarce, patiently, why_scarce
 from pilot.staging.lanes.attempt import Attempt
+from pilot.staging.lanes.diskroom import DiskRoom
 from pilot.staging.lanes.fleet import Fleet
 from pilot.staging.lanes.lane import Lane
 from pilot.staging.lanes.obedience import Obedience
@@ -20,7 +22,7 @@ from pilot.staging.lanes.task import LaneDied, Step, Task
 from pilot.staging.order import partial_path, plain
 from pilot.staging.transfer import Hop, Moved, Transfer
 from pilot.values.deadline import Deadline
-from pilot.values.errors import STAGE_KINDS, StageError, TransferFailed, Unreachable
+from pilot.values.errors import STAGE_KINDS, NoSpace, StageError, TransferFailed, Unreachable
 from pilot.values.events import events
 from pilot.values.names import Url
 from pilot.values.stop import Stop
@@ -34,6 +36,9 @@ _CLEAN_S = 3.0
 
 _RENEWED_S = 1.0
 """Between two looks whether credentials were renewed, as long as a file waits that was refused for its own."""
+
+_TOO_LARGE = os.strerror(errno.EFBIG)
+"""So a process says that it has met the limit of `Lane.confine`."""
 
 _SENT_AGAIN = 2
 """An order that met a lane on its way out is sent to another one so often."""
@@ -50,10 +55,12 @@ class Batch:
         credentials: Callable[[], object],
         obedience: Obedience,
         progress: Callable[[Transfer, int], None],
+        disk: DiskRoom | None = None,
     ) -> None:
         """``attempt`` makes the order for a step, and may raise a StageError.
 
-        ``credentials`` gives what differs when a file with one was replaced.
+        ``credentials`` gives what differs when a file with one was replaced. Files that come to this machine may
+        take what ``disk`` has; else NoSpace is raised.
         """
         self._waiting = deque(tasks)
         self._resting: list[Task] = []  # those that were found not to be due: the clock is not asked again
@@ -62,6 +69,7 @@ class Batch:
         self._attempt = attempt
         self._obedience = obedience
         self._progress = progress
+        self._disk = disk
         self._ended: deque[tuple[Transfer, Outcome]] = deque()
         self._cleared_until = Deadline.never()
 
@@ -113,9 +121,24 @@ class Batch:
 
     def _send(self, lane: Lane, attempt: Attempt) -> None:
         lane.orders.append(attempt)
+        self._confine(lane)
         attempt.begin()
         if not lane.send(attempt.message):
             self._gone(lane)
+
+    def _confine(self, lane: Lane) -> None:
+        """A file whose size nobody knows may have what the others leave of the disk."""
+        step = lane.orders[0].step
+        comes_here = self._disk is not None and step.hop.destination.scheme == "file" and not step.delete
+        lane.confine(self._disk.most(step.hop) if self._disk and comes_here and step.transfer.size is None else None)
+
+    def _look(self, attempt: Attempt) -> None:
+        """Count what has come of a file, which changes what the others may have. Raises NoSpace."""
+        step = attempt.step
+        if self._disk is not None and step.hop.destination.scheme == "file":
+            self._disk.look(step.transfer, step.hop)
+            for lane in self._busy():
+                self._confine(lane)
 
     def _listen(self) -> None:
         """Wait until a lane has something to say, or it is time to look at the limits."""
@@ -153,6 +176,7 @@ class Batch:
         before = attempt.moved
         attempt.heard(message)
         if attempt.moved > before:
+            self._look(attempt)
             self._progress(attempt.step.transfer, attempt.moved)
 
     def _answered(self, lane: Lane, attempt: Attempt, message: dict[str, Any]) -> None:
@@ -165,11 +189,14 @@ class Batch:
             error = kind(f"{step.transfer.name}: {told['message']}", step.transfer.direction)
             error.pause_s = told.get("pause_s", 0.0)
             lane.tired = lane.tired or error.retryable
+            if self._disk is not None and isinstance(error, NoSpace) and _TOO_LARGE in str(error):
+                error = self._disk.error(step.transfer)
             self._failed(task, step, error, attempt)
         else:
             done = message["done"]
             attempt.moved = done.get("size", 0)
             log.debug("a file was moved", **attempt.account())
+            self._look(attempt)
             # the lane's own time: several answers for files that were sent ahead may come at once
             task.done(step, done, done.get("seconds", 0.0))
             self._next(task)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import resource
 import select
 import site
 import subprocess
@@ -73,6 +75,7 @@ class Lane:
         )
         self._pidfd = _watched(self._process)
         self._rest = b""
+        self._confined: int | None = None
         self.ended = False
 
     @property
@@ -97,6 +100,16 @@ class Lane:
         except BrokenPipeError:
             return False
         return True
+
+    def confine(self, most_bytes: int | None) -> None:
+        """Let no file that it writes become larger: the kernel's own limit, of which the process learns as EFBIG."""
+        if most_bytes == self._confined:
+            return
+        self._confined = most_bytes
+        with contextlib.suppress(ProcessLookupError):  # it has ended: that is seen elsewhere
+            _, hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+            soft = hard if most_bytes is None else most_bytes if hard < 0 else min(hard, most_bytes)
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (soft, hard))
 
     def messages(self) -> list[dict[str, Any]]:
         """Read what it has said; to be called when `fileno` is readable. At its end sets ``ended``."""
