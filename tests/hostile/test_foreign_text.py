@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pilot.agent.local.board import study_lines
 from pilot.agent.local.page import page
 from pilot.agent.local.view import describe, story
+from pilot.agent.saying import say, say_json
 from pilot.values.events import JsonFormatter, TextFormatter
 from pilot.values.printable import block, line, lines
 from pilot.values.redaction import Redactor
@@ -161,6 +162,14 @@ def test_the_page_of_a_study_is_escaped_and_plain(monkeypatch):
 
 def test_a_value_is_made_plain_through_and_through():
     assert lines({"a\n": ["\x1b", {"b": ("\t", 1, None)}]}) == {"a ": ["?", {"b": [" ", 1, None]}]}
+
+
+def test_whatever_is_said_is_plain_lines_and_objects_are_plain_ascii(capsys):
+    say(HOSTILE)
+    say_json({HOSTILE: HOSTILE})
+    said = capsys.readouterr().out
+    assert harmless(said.replace("\n", ""))
+    assert json.loads(said[said.index("{") :]) == {HOSTILE: HOSTILE}
 
 
 def on_terminal(*arguments, folder):
