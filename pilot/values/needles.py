@@ -20,7 +20,7 @@ _LEAPS = (4096, 64, 1)
 
 
 class Found(NamedTuple):
-    """Where needles stand: one of them, or several that overlap."""
+    """Where a needle stands, once or ``several`` times in a row."""
 
     start: int
     end: int
@@ -40,18 +40,18 @@ class Needles:
     def of(cls, needles: Iterable[bytes]) -> Needles:
         """These."""
         each = {needle: _repeated(needle) for needle in needles}
-        many = [one for one in each if len(one) >= _LONG and _is_mixed(one)]
-        many = many if len(many) > _FEW else []
-        single = tuple(item for item in each.items() if item[0] not in set(many))
+        many = {one for one in each if len(one) >= _LONG and _is_mixed(one)}
+        many = many if len(many) > _FEW else set()
+        single = tuple((one, unit) for one, unit in each.items() if one not in many)
         return cls(tuple(each), b"\n".join(each), single, _windows(many))
 
     def find(self, text: bytes) -> list[Found]:
-        """Where they stand in the text, those that overlap as one."""
-        found = [place for needle, unit in self.single for place in _joined(_all(text, needle, unit))]
-        return found + _joined(self._by_windows(text)) if self.windows else found
+        """Where they stand in the text."""
+        found = [place for needle, unit in self.single for place in _all(text, needle, unit)]
+        return [*found, *self._by_windows(text)] if self.windows else found
 
     def _by_windows(self, text: bytes) -> Iterator[Found]:
-        """By their beginnings."""
+        """Where those stand that are found by their windows."""
         windows = self.windows
         for at in [at for at in range(0, len(text), _STEP) if text[at : at + _WINDOW] in windows]:
             for offset, needle in windows[text[at : at + _WINDOW]]:
@@ -60,12 +60,12 @@ class Needles:
 
 
 def _windows(needles: Iterable[bytes]) -> Mapping[bytes, tuple[tuple[int, bytes], ...]]:
-    """Which needle has a window, and where in it; what begins first comes first."""
+    """Which needle has a window, and where in it."""
     found: dict[bytes, list[tuple[int, bytes]]] = defaultdict(list)
     for needle in needles:
         for offset in range(_STEP):
             found[needle[offset : offset + _WINDOW]].append((offset, needle))
-    return MappingProxyType({window: tuple(sorted(known, reverse=True)) for window, known in found.items()})
+    return MappingProxyType({window: tuple(known) for window, known in found.items()})
 
 
 def _is_mixed(needle: bytes) -> bool:
@@ -88,14 +88,3 @@ def _all(text: bytes, needle: bytes, unit: bytes) -> Iterator[Found]:
                 end += len(unit) * count
         yield Found(at, end, several=end > at + len(needle))
         at = text.find(needle, end - len(needle) + 1)
-
-
-def _joined(places: Iterable[Found]) -> list[Found]:
-    """Those that overlap as one; they come in the order of their beginnings."""
-    found: list[Found] = []
-    for one in places:
-        if found and one.start < found[-1].end:
-            found[-1] = Found(found[-1].start, max(one.end, found[-1].end), several=True)
-        else:
-            found.append(one)
-    return found

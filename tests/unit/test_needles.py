@@ -43,6 +43,11 @@ def test_a_needle_is_found_at_any_place_among_any_number_of_others(count, data):
     assert set(range(before, before + len(needle))) <= covered(found)
 
 
+@pytest.mark.parametrize("text", [b"aabaaabaa", b"aabaabaaabaaabaabaa", b"xaabaabaaay"])
+def test_occurrences_that_overlap_in_several_ways_are_covered(text):
+    assert covered(Needles.of([b"aabaa"]).find(text)) == slowly([b"aabaa"], text)
+
+
 @pytest.mark.parametrize("needle", [b"aaaaaa", b"ab" * 40, b"0" * 128])
 def test_a_text_full_of_a_needle_that_overlaps_itself_is_one_place(needle):
     others = [b"%020x-other" % number for number in range(1000, 1100)]
