@@ -143,9 +143,9 @@ class Credentials:
 
     def _learn_all(self) -> None:
         """Learn also what is not used yet: a payload may read, and print, what we may read."""
-        for file in (self._certificate, self._token_file, self._key_file):
+        for file in [one for one in (self._certificate, self._token_file, self._key_file) if one]:
             with suppress(OSError):
-                self._learn(Path(file).read_text("utf-8", "replace") if file else "")
+                self._learn(Path(file).read_text("utf-8", "replace"))
 
     def _certificate_is_over(self) -> bool:
         try:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
 _WINDOW = _STEP = 8
 _LONG = _WINDOW + _STEP - 1
-_FEW = 40  # are found faster one by one
+_FEW = 150  # are found faster one by one
 _MIXED = 4
 _LEAPS = (4096, 64, 1)
 
@@ -73,6 +74,7 @@ def _is_mixed(needle: bytes) -> bool:
     return all(len(_repeated(needle[offset : offset + _WINDOW])) >= _MIXED for offset in range(_STEP))
 
 
+@lru_cache(maxsize=1 << 13)
 def _repeated(needle: bytes) -> bytes:
     """The shortest text that it is a repetition of, to its end or into its middle: itself, as a rule."""
     return next(needle[-size:] for size in range(1, len(needle) + 1) if needle.startswith(needle[size:]))

@@ -33,7 +33,7 @@ def test_every_occurrence_is_covered_and_nothing_else(needles, around, shift):
     assert covered(Needles.of(needles).find(text)) == slowly(needles, text)
 
 
-@pytest.mark.parametrize("count", [1, 39, 40, 41, 500])
+@pytest.mark.parametrize("count", [1, 149, 150, 151, 500])
 @given(data=st.data())
 def test_a_needle_is_found_at_any_place_among_any_number_of_others(count, data):
     needles = [b"%09d-needle-%d" % (number * 7919, number) for number in range(count)]
@@ -50,6 +50,6 @@ def test_occurrences_that_overlap_in_several_ways_are_covered(text):
 
 @pytest.mark.parametrize("needle", [b"aaaaaa", b"ab" * 40, b"0" * 128])
 def test_a_text_full_of_a_needle_that_overlaps_itself_is_one_place(needle):
-    others = [b"%020x-other" % number for number in range(1000, 1100)]
+    others = [b"%020x-other" % number for number in range(1000, 1200)]
     text = b"-" + needle * (1 << 16) + b"-"
     assert [(one.start, one.end) for one in Needles.of([needle, *others]).find(text)] == [(1, len(text) - 1)]
