@@ -42,7 +42,7 @@ class DiskLanes:
         return self.path(url).read_bytes()
 
     def move_all(
-        self, transfers: Any, _deadline: Any, stop: Stop, progress: Any, _mercy: Any = None
+        self, transfers: Any, _deadline: Any, stop: Stop, progress: Any, _mercy: Any = None, _disk: Any = None
     ) -> Iterator[tuple[Transfer, Moved | StageError]]:
         for transfer in transfers:
             stop.check()

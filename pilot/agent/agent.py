@@ -43,7 +43,7 @@ def run_pilot(
     CredentialError or UsageError for what cannot be mended by waiting.
     """
     become_subreaper()
-    resources = probe(work, given=around.given, visible=around.visible)
+    resources = probe(work, given=around.given, visible=around.visible, wakers=(asked.stop,))
     log.info(
         "pilot starts",
         version=__version__,

@@ -20,6 +20,7 @@ from pilot.panda.grants import GrantClient
 from pilot.panda.mailbox import Mailbox
 from pilot.panda.messages import Documents, Fault, Granted, Known, Message, Withdrawn
 from pilot.panda.report import Followed, Pace, Report
+from pilot.processes.starting import start_thread
 from pilot.values.deadline import REAL_CLOCK, Clock, Deadline
 from pilot.values.events import events
 
@@ -61,8 +62,8 @@ class Reporter:
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread. Raises SiteError where the system has none to give."""
+        start_thread(self._thread)
 
     # --- what main asks for -------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,11 +20,12 @@ from pilot.payload.procfs import MARK_NAME, Process, waits_in
 from pilot.payload.proven import QUIET, Found
 from pilot.payload.subgroup import Subgroup
 from pilot.payload.tree import Beside, Tree, children_so_far, proof_of
+from pilot.processes.starting import is_scarce, patiently, why_scarce
 from pilot.values.deadline import Deadline
 from pilot.values.errors import PayloadNotStarted
 from pilot.values.events import events
 from pilot.values.outcome import PayloadEnd
-from pilot.values.stop import Stop
+from pilot.values.stop import Stop, Waitable
 
 log = events(__name__)
 
@@ -54,6 +56,8 @@ class PayloadProcess:
         ours: Callable[[], Collection[int]] = tuple,
         alone: bool = True,
         leftovers_s: float = 1.0,
+        until: Deadline | None = None,
+        wakers: Collection[Waitable] = (),
     ) -> None:
         """Start it in ``work``, its output going straight into the two files. Raises PayloadNotStarted.
 
@@ -67,6 +71,8 @@ class PayloadProcess:
             ours: the numbers of our other children; neither they nor what they start is touched here.
             alone: whether no other payload runs. Where others may, their leaders are in ``ours`` and ``mark`` is given.
             leftovers_s: between TERM and KILL for what it leaves behind: time to remove a lock file.
+            until: so long it is tried again while the system has no process to give; not at all without.
+            wakers: what ends that earlier.
         """
         self._leftovers_s = leftovers_s
         self._killing = False
@@ -77,9 +83,11 @@ class PayloadProcess:
         try:
             command, quiet = _command(text, self._subgroup), subprocess.DEVNULL
             out, err = stdout.fileno(), stderr.fileno()
-            self._child = subprocess.Popen(
-                command, cwd=work, env=environment, stdin=quiet, stdout=out, stderr=err, start_new_session=True
-            )
+            start = partial(
+                subprocess.Popen, command, cwd=work, env=environment, stdin=quiet, stdout=out, stderr=err,
+                start_new_session=True,
+            )  # fmt: skip
+            self._child = patiently(start, until or Deadline.after(0), *wakers)
         except (OSError, ValueError) as error:
             self._remove_subgroup()
             raise PayloadNotStarted(f"the payload could not be started: {_why(error)}") from error
@@ -282,4 +290,4 @@ def _command(text: str, group: Subgroup | None) -> list[str]:
 def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.E2BIG:
         return "its command line is longer than the kernel takes"
-    return str(error)
+    return why_scarce(error) if is_scarce(error) else str(error)

@@ -7,13 +7,16 @@ process is started.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pilot.processes.starting import is_scarce
 from pilot.resources.nvml_process import NvmlGoneError, NvmlProcess, device_nodes, library_folders
 from pilot.resources.visible import Visible, forbidden, select, time_slices
+from pilot.values.deadline import Deadline
+from pilot.values.stop import Waitable
 
 __all__ = ["Gpu", "GpuSample", "GpuSampler", "Gpus", "Visible", "choose", "cuda_visible", "find_gpus", "unhealthy"]
 
@@ -98,13 +101,16 @@ class Gpus:
         return asdict(self)
 
 
-def find_gpus(visible: Visible = _ANY, limit_s: float = 10.0, sysroot: Path = _ROOT) -> Gpus:
-    """Look now. Takes ``limit_s`` seconds at most, and never fails.
+def find_gpus(
+    visible: Visible = _ANY, limit_s: float = 10.0, sysroot: Path = _ROOT, wakers: Collection[Waitable] = ()
+) -> Gpus:
+    """Look now. Takes ``limit_s`` seconds at most, the start of NVML's process as many at most, and never fails.
 
     Args:
         visible: what the environment says of GPUs.
-        limit_s: for NVML as a whole, with the start of its process (0.15 s).
+        limit_s: for NVML as a whole; and for its process, while the system has none to give (usually 0.15 s).
         sysroot: where dev, usr and etc are looked for.
+        wakers: what ends the wait for a process.
     """
     nodes = device_nodes(sysroot)
     if reason := forbidden(visible, nodes):
@@ -113,7 +119,7 @@ def find_gpus(visible: Visible = _ANY, limit_s: float = 10.0, sysroot: Path = _R
     if folders is None and not nodes:
         return Gpus(note="no GPU: neither a device in /dev nor libnvidia-ml.so.1 is here")
     try:
-        with NvmlProcess(folders or []) as nvml:
+        with NvmlProcess(folders or [], Deadline.after(limit_s), *wakers) as nvml:
             answer = nvml.ask({"op": "look"}, limit_s)
     except NvmlGoneError as gone:
         return Gpus(note=f"no GPU: {gone}")
@@ -229,6 +235,7 @@ class GpuSampler:
         self._uuids = list(uuids)
         self._first_j: dict[str, float] = {}
         self._failures = 0
+        self._is_wanting = False
         self._process: NvmlProcess | None = None
         self._why = ""
         if uuids:
@@ -252,7 +259,7 @@ class GpuSampler:
             self._start()
         answer = self._ask(limit_s)
         if "error" in answer:
-            self._failures += 1
+            self._failures += not self._is_wanting
             self._why = answer["error"]
             return self._nothing()
         self._failures = 0
@@ -264,10 +271,12 @@ class GpuSampler:
             self._process.close()
 
     def _start(self) -> None:
+        """Not waited for: the next sample will try again, and a system without a process to give is no failure."""
+        self._is_wanting = False
         try:
             self._process = NvmlProcess(self._folders)
         except NvmlGoneError as gone:
-            self._why = str(gone)
+            self._why, self._is_wanting = str(gone), is_scarce(gone)
 
     def _ask(self, limit_s: float) -> dict[str, Any]:
         if self._process is None or self._process.ended:

@@ -15,7 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+from pilot.processes.starting import is_scarce, patiently, why_scarce
 from pilot.values.deadline import Deadline
+from pilot.values.stop import Waitable
 
 _LIBRARY = "libnvidia-ml.so.1"
 _PLACES = (  # where distributions, container runtimes, GKE and WSL put it; the loader knows the first ones only
@@ -69,12 +71,14 @@ def _in_loader_cache(sysroot: Path) -> bool:
 class NvmlProcess:
     """A running process. To be started in a thread that lives on: the process dies with it (PDEATHSIG)."""
 
-    def __init__(self, library_folders: list[str]) -> None:
-        """Start it; raises `NvmlGoneError` if the system has no process to give."""
+    def __init__(self, library_folders: list[str], start: Deadline | None = None, *wakers: Waitable) -> None:
+        """Start it; raises `NvmlGoneError` if the system has no process to give, until ``start`` or a waker comes."""
         try:
-            self._process, self._pidfd = _start(library_folders)
+            limit = start or Deadline.after(0)
+            self._process, self._pidfd = patiently(lambda: _start(library_folders), limit, *wakers)
         except OSError as error:
-            raise NvmlGoneError(f"no process for NVML can be started: {error.strerror}") from error
+            why = why_scarce(error) if is_scarce(error) else error.strerror
+            raise NvmlGoneError(f"no process for NVML can be started: {why}") from error
         self._rest = b""
         self._at = "its start"
         self.ended = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pilot.resources.given import NOTHING, Given
 from pilot.resources.gpu import Gpus, find_gpus
 from pilot.resources.groups import number, read_text
 from pilot.resources.visible import Visible
+from pilot.values.stop import Waitable
 
 NO_LIMIT = "no limit"
 _ANY = Visible()
@@ -53,6 +54,7 @@ def probe(
     given: Given = NOTHING,
     visible: Visible = _ANY,
     affinity: frozenset[int] | None = None,
+    wakers: Collection[Waitable] = (),
 ) -> Resources:
     """Look now: a pod can be resized in place. Raises SiteError if the disk cannot be looked at.
 
@@ -62,6 +64,7 @@ def probe(
         given: limits from the environment and the settings; the smaller one wins.
         visible: what the environment says of GPUs.
         affinity: processors that we may run on; asked of the kernel if None.
+        wakers: what ends the wait for a process that can look at GPUs.
     """
     limits = read_limits(sysroot)
     cpus, cpus_from = _usable_cpus(limits, affinity, sysroot)
@@ -86,7 +89,7 @@ def probe(
             "pids": limits.pids_from or NO_LIMIT,
         },
         cpu=read_cpu(sysroot),
-        gpus=find_gpus(visible, sysroot=sysroot),
+        gpus=find_gpus(visible, sysroot=sysroot, wakers=wakers),
         pids=limits.pids,
         disk=disk,
         notes=tuple(_notes(limits, (cpus, physical), given, disk)),

@@ -21,11 +21,11 @@ from pilot.runner.observing import Observer, gpu_sampler
 from pilot.runner.pod import Pod
 from pilot.runner.room import full
 from pilot.values.deadline import Deadline
-from pilot.values.errors import DiskFull, GpuLost, OutOfMemory, PayloadFailed
+from pilot.values.errors import DiskFull, GpuLost, OutOfMemory, PayloadFailed, PayloadNotStarted
 from pilot.values.events import events
 from pilot.values.job import Job
 from pilot.values.outcome import PayloadEnd
-from pilot.values.stop import Reason, Stop
+from pilot.values.stop import Reason, Stop, unless_stopped
 from pilot.values.usage import Usage
 
 log = events(__name__)
@@ -59,9 +59,13 @@ def execute(
         def ours() -> set[int]:
             return pod.lanes.pids() | ({gpus.pid} if gpus is not None and gpus.pid is not None else set())
 
-        with PayloadProcess(
-            job.command, area.work, environment, area.stdout, area.stderr, mark=mark, ours=ours
-        ) as process:
+        until = Deadline.after(pod.settings.patience).sooner(limit)
+        with pod.watchdog.waiting(until), unless_stopped(stop, PayloadNotStarted):
+            process = PayloadProcess(
+                job.command, area.work, environment, area.stdout, area.stderr,
+                mark=mark, ours=ours, until=until, wakers=[stop],
+            )  # fmt: skip
+        with process:
             pod.journal.write(Kind.STARTED, proof=process.proof.as_json())
             log.info("payload started", pid=process.pid)
             sampler = Sampler(process.living, process.buried_s, process.proof.cgroup)

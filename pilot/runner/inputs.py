@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
+from pilot.resources.probe import Resources
 from pilot.runner.area import JobArea
 from pilot.runner.moving import ends_of
 from pilot.runner.pod import Pod
+from pilot.staging.lanes.diskroom import DiskRoom
 from pilot.staging.planning import metalink
 from pilot.staging.planning.plan import Plan, local_url
 from pilot.staging.planning.replicas import Documents
@@ -30,8 +32,16 @@ def check_inputs(job: Job, pod: Pod) -> None:
     _Room({file.lfn: file.size for file in job.inputs}, pod.site.queue.maxinputsize_mib).check()
 
 
-def stage_in(job: Job, plan: Plan, pod: Pod, area: JobArea, stop: Stop) -> None:
-    """Every input lies in the work directory, verified; programs among them can be executed."""
+def disk_room(job: Job, resources: Resources) -> DiskRoom:
+    """What the job's inputs may take of the disk."""
+    return DiskRoom(resources.disk_bytes, resources.limits_from["disk"], job.disk_mib << 20 if job.disk_mib else None)
+
+
+def stage_in(job: Job, plan: Plan, pod: Pod, area: JobArea, stop: Stop, disk: DiskRoom | None = None) -> None:
+    """Every input lies in the work directory, verified; programs among them can be executed.
+
+    Raises NoSpace where they take more than ``disk`` has.
+    """
     if job.secrets:
         _write_secrets(job, area)
     documents = _documents(plan.documents, pod, area, stop) if plan.documents else {}
@@ -39,8 +49,10 @@ def stage_in(job: Job, plan: Plan, pod: Pod, area: JobArea, stop: Stop) -> None:
     known = {one.name: one.size for one in transfers}
     room = _Room({file.lfn: known[file.lfn] for file in job.inputs}, pod.site.queue.maxinputsize_mib)
     room.check()
+    if disk is not None:
+        disk.check_known(transfers)
     programs = {file.lfn for file in job.inputs if file.executable}
-    with closing(ends_of(transfers, pod, pod.deadline, stop, count=room.count)) as ends:
+    with closing(ends_of(transfers, pod, pod.deadline, stop, count=room.count, disk=disk)) as ends:
         for transfer, end in ends:
             if isinstance(end, StageError):
                 raise end

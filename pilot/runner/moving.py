@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 
 from pilot.runner.pod import Pod
+from pilot.staging.lanes.diskroom import DiskRoom
 from pilot.staging.lanes.obedience import Mercy
 from pilot.staging.order import plain
 from pilot.staging.transfer import Moved, Transfer
@@ -27,17 +28,19 @@ def ends_of(
     stop: Stop,
     mercy: Mercy | None = None,
     count: Callable[[Transfer, int], None] = lambda _transfer, _bytes: None,
+    disk: DiskRoom | None = None,
 ) -> Generator[tuple[Transfer, Moved | StageError], None, None]:
     """Each transfer with how it ended, as it ends; raises Stopped. To be closed, which ends what is under way.
 
-    ``count`` is told the bytes of each try so far; what it raises ends them all.
+    ``count`` is told the bytes of each try so far; what it raises ends them all, as NoSpace does of files that take
+    more than ``disk`` has.
     """
 
     def progress(transfer: Transfer, moved: int) -> None:
         log.debug("progress", phase=f"stage-{transfer.direction}", file=transfer.name, bytes=moved)
         count(transfer, moved)
 
-    with closing(pod.lanes.move_all(transfers, limit, stop, progress, mercy)) as ends:
+    with closing(pod.lanes.move_all(transfers, limit, stop, progress, mercy, disk)) as ends:
         while True:
             with pod.watchdog.waiting(Deadline.after(LONGEST_S).sooner(limit)):
                 end = next(ends, None)

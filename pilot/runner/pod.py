@@ -58,7 +58,7 @@ class Pod:
 
     def probe(self) -> Resources:
         """What the pod has now: it can be resized in place, and a GPU can fall off."""
-        return probe(self.work, given=self.given, visible=self.visible)
+        return probe(self.work, given=self.given, visible=self.visible, wakers=(self.stop,))
 
     def share(self, part: Part, otherwise_s: float) -> Deadline:
         """Until when this part of a stop may last: its share of the grace period, or so long from now."""

@@ -22,7 +22,7 @@ from pilot.runner import past, telling
 from pilot.runner.area import JobArea
 from pilot.runner.execution import execute, judge
 from pilot.runner.hpo.metrics import with_metrics
-from pilot.runner.inputs import check_inputs, stage_in
+from pilot.runner.inputs import check_inputs, disk_room, stage_in
 from pilot.runner.inspection import Inspector
 from pilot.runner.joblog import job_log
 from pilot.runner.journal import Kind
@@ -140,7 +140,7 @@ def _steps(
         pod.lanes.warm(plan.urls)
         with watch.phase(Phase.STAGE_IN):
             pod.reporter.note(telling.phase(State.STARTING, Phase.STAGE_IN, began))
-            stage_in(job, plan, pod, area, stop)
+            stage_in(job, plan, pod, area, stop, disk_room(job, resources))
         with watch.phase(Phase.PAYLOAD):
             pod.reporter.phase(telling.phase(State.RUNNING, Phase.PAYLOAD, began))
             tell = partial(_tell, job, lent, resources, pod, began)

@@ -18,12 +18,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from pilot.files.opening import open_file
 from pilot.payload.proven import Proof, end_all_proven
+from pilot.processes.starting import start_thread
 from pilot.values.deadline import Budget, Deadline
 from pilot.values.stop import Stop
 
@@ -58,8 +59,8 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin to watch."""
-        self._thread.start()
+        """Begin to watch. Raises SiteError where the system has no thread to give."""
+        start_thread(self._thread)
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -124,8 +125,9 @@ class Watchdog:
         """The end. Nothing here may wait for long, for a lock that main could hold least of all."""
         try:
             teller = threading.Thread(target=self._tell, name="testament", daemon=True)
-            teller.start()
-            teller.join(self._tell_s)
+            with suppress(RuntimeError):  # no thread to be had: the payloads are ended all the same
+                teller.start()
+                teller.join(self._tell_s)
             end_all_proven(self._payloads, Deadline.after(self._kill_s))
         finally:
             os._exit(STUCK)

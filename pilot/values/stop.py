@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Literal, Protocol, Self
 
@@ -135,6 +137,16 @@ class Stop:
         """Raise `Stopped` if the stop was asked for."""
         if self._first is not None:
             raise self.error()
+
+
+@contextmanager
+def unless_stopped(stop: Stop, error: type[Exception]) -> Iterator[None]:
+    """What could not be begun before a stop came was stopped: the block raises Stopped in place of the error."""
+    try:
+        yield
+    except error:
+        stop.check()
+        raise
 
 
 def share(part: Part, grace_s: float, stop: Stop, hurry: Stop) -> Deadline | None:

@@ -66,6 +66,8 @@ class Rig:
     base: Path
     server: EmbeddedServer
     session: requests.Session
+    inputs: tuple[str, ...] = INPUTS
+    environment: dict[str, str] = field(default_factory=dict)
     job: int = 0
     lives: list[Life] = field(default_factory=list)
 
@@ -88,12 +90,12 @@ class Rig:
     def submit(self) -> None:
         """The job: its payload leaves a line, its outputs, and a process that does not want to go."""
         inputs = []
-        for name in INPUTS:
+        for name in self.inputs:
             self.ask("PUT", f"/store/test/{name}", data=name.encode() * 1000)
             inputs.append({"name": f"in.{name}", "url": f"{self.server.url}/store/test/{name}"})
         command = (
             f"echo $PANDAID >> {shlex.quote(str(self.runs))}; (setsid sleep 60 >/dev/null 2>&1 &); "
-            "cp in.a out.a; cp in.b out.b; echo done"
+            "for i in a b; do cp in.$i out.$i 2>/dev/null || echo none > out.$i; done; echo done"
         )
         job = {"name": "loop", "command": command, "inputs": inputs, "outputs": ["out.a", "out.b"]}
         self.job = self.ask("POST", "/local/jobs", json={"definition": job})["id"]
@@ -122,7 +124,8 @@ class Rig:
 
     def _environment(self) -> dict[str, str]:
         """Short limits, so that a loop of hundreds of lives takes minutes."""
-        return {**clean_environment(), "PILOT_LOST_ANSWER": "0.1", "PILOT_IDLE_LIMIT": str(_IDLE_LIMIT_S)}
+        short = {"PILOT_LOST_ANSWER": "0.1", "PILOT_IDLE_LIMIT": str(_IDLE_LIMIT_S)}
+        return {**clean_environment(), **short, **self.environment}
 
     def _tapped(self, words: list[str], trace: Path, tap: Tap | None) -> tuple[str, list[str]]:
         """The program, and its command line with the name that it goes by."""
@@ -198,7 +201,7 @@ def _lane_python(base: Path, options: list[str]) -> Path:
 
 
 @contextlib.contextmanager
-def rigged() -> Iterator[Rig]:
+def rigged(inputs: tuple[str, ...] = INPUTS) -> Iterator[Rig]:
     """A fresh server, job and volume."""
     with contextlib.ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loop-", ignore_cleanup_errors=True)))
@@ -206,7 +209,7 @@ def rigged() -> Iterator[Rig]:
         session.trust_env = False
         server = stack.enter_context(EmbeddedServer(base / "server", adder_delay_s=0.01))
         session.auth = LocalToken(server.local_token)
-        rig = Rig(base, server, session)
+        rig = Rig(base, server, session, inputs)
         try:
             rig.submit()
             yield rig

@@ -288,6 +288,12 @@ def test_a_bomb_is_refused_and_costs_no_memory(fresh, encoding):
     assert fresh.grown_mib < MOST_MIB
 
 
+def test_a_bomb_is_not_unpacked_beyond_the_limit(fresh):
+    """Four gigabytes would take a core for longer than this waits."""
+    bomb = gzip.compress(b"0" * 100_000_000, mtime=0) * 40
+    assert fresh.ask("POST", UPDATE, bomb, **JSON, Content_Encoding="gzip").status == 413
+
+
 def test_many_bombs_at_once_cost_no_more_than_one(fresh):
     kinds = [bomb for _, bomb in bombs()]
     answers = together(24, lambda n: fresh.ask("POST", UPDATE, kinds[n % len(kinds)], **JSON, Content_Encoding="gzip"))

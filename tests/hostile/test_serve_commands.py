@@ -263,6 +263,19 @@ def test_a_server_with_tls_is_found_with_its_authority(here, start):
     assert errors.count("\n") == 1
 
 
+def test_a_study_with_its_sandbox_goes_to_a_server_that_demands_credentials(here, start):
+    """The sandbox goes by one of PanDA's own calls: the local token is none of its credentials."""
+    (here / "evaluate.py").write_text("pass\n")
+    (here / "study.yaml").write_text(
+        "study: s\nmax_points: 1\nsearch_space: {x: {method: uniform, dimension: {low: 0.0, high: 1.0}}}\n"
+        "steering: {builtin: random, seed: 1}\nevaluation: {exec: python3 evaluate.py, sandbox: [evaluate.py]}\n"
+    )
+    server = start("--tls")
+    code, out, errors = pilot(here, "submit", "study.yaml", "--server", server.url)
+    assert (code, errors) == (0, ""), errors
+    assert "study s submitted" in out
+
+
 # --- where it listens -------------------------------------------------------------------------------------------
 
 

@@ -78,6 +78,10 @@ class Downloads(FaultAnswers):
         while not self.server.over.is_set():
             self.chunk(BODY)
 
+    def get_huge(self) -> None:
+        """``/huge/N``: N bytes, announced so."""
+        self._whole((BODY * (self.number(1) // len(BODY) + 1))[: self.number(1)])
+
     def get_baddigest(self) -> None:
         self.head(200, len(BODY), Digest="adler32=00000000")
         self.wfile.write(BODY)

@@ -300,10 +300,9 @@ def test_a_stale_partial_file_is_no_obstacle_and_is_not_followed(xrootd, downloa
     xrootd.put("stale", CONTENT)
     work.mkdir()
     (tmp_path / "victim").write_bytes(b"untouched")
-    url = xrootd.http("stale")
-    Path(partial_path(url, str(work / "in.dat"))).symlink_to(tmp_path / "victim")
+    Path(partial_path(xrootd.http("stale"), f"{work}/in.dat")).symlink_to(tmp_path / "victim")
 
-    move(download(url, CONTENT))
+    move(download(xrootd.http("stale"), CONTENT))
 
     assert (tmp_path / "victim").read_bytes() == b"untouched"
     assert (work / "in.dat").read_bytes() == CONTENT

@@ -9,13 +9,17 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import IO
 
+from pilot.processes.starting import is_scarce, patiently, why_scarce
+from pilot.values.deadline import Deadline
 from pilot.values.errors import PilotError
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_START_S = 10.0
 
 
 def _die_with_parent() -> None:
@@ -37,17 +41,7 @@ def child(
     with (
         stderr.open("w") as err,
         _out(stdout) as out,
-        subprocess.Popen(
-            [sys.executable, "-m", "pilot", *arguments],
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            text=True,
-            bufsize=1,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - we are single-threaded here
-        ) as process,
+        _started([sys.executable, "-m", "pilot", *arguments], environment, out, err) as process,
     ):
         try:
             yield process
@@ -58,6 +52,29 @@ def child(
                     process.wait(30)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+
+def _started(
+    command: list[str], environment: Mapping[str, str], out: IO[bytes] | int, err: IO[str]
+) -> subprocess.Popen[str]:
+    """Raises PilotError where the system has had no process to give for some seconds."""
+    start = partial(
+        subprocess.Popen[str],
+        command,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        text=True,
+        bufsize=1,
+        start_new_session=True,
+        preexec_fn=_die_with_parent,
+    )
+    try:
+        return patiently(start, Deadline.after(_START_S))
+    except OSError as error:
+        why = why_scarce(error) if is_scarce(error) else error.strerror
+        raise PilotError(f"`pilot {command[3]}` cannot be started: {why}") from error
 
 
 def _out(file: Path | None) -> AbstractContextManager[IO[bytes] | int]:

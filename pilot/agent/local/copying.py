@@ -241,4 +241,4 @@ def _rules(request: Request, settings: Settings) -> list[Rule]:
 
 def _patient(settings: LaneSettings) -> LaneSettings:
     """How long a file may take as a whole is for who looks at the bar to say."""
-    return replace(settings, limits=replace(settings.limits, total_s=math.inf), patience_s=0.0)
+    return replace(settings, limits=replace(settings.limits, total_s=math.inf), patience_s=None)

@@ -18,10 +18,12 @@ from pilot.runner.hpo.book import Book
 from pilot.runner.hpo.messages import Steps
 from pilot.runner.hpo.service import Asker, Lines, PointService
 from pilot.runner.pod import Pod
+from pilot.values.deadline import Deadline
 from pilot.values.decoding import LOOSE, decode_json
-from pilot.values.errors import Garbled, ServerUnavailable
+from pilot.values.errors import Garbled, ResourceError, ServerUnavailable
 from pilot.values.events import events
 from pilot.values.hpo import PointWork
+from pilot.values.stop import unless_stopped
 
 log = events(__name__)
 
@@ -42,7 +44,9 @@ def point_service(
         return pod.reporter.silent_s > pod.settings.lease
 
     log.info("points come from", **_where(asked, pod))
-    service = PointService(asker, lambda: _lines(asked, pod), book, silent, threads)
+    limit = Deadline.after(pod.settings.patience)
+    with pod.watchdog.waiting(limit), unless_stopped(pod.stop, ResourceError):
+        service = PointService(asker, lambda: _lines(asked, pod), book, silent, threads, limit, [pod.stop])
     try:
         yield service
     finally:

@@ -8,7 +8,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,8 @@ from pilot.payload.orphans import Strays
 from pilot.payload.process import PayloadProcess
 from pilot.payload.proven import proof_before
 from pilot.payload.sidecar import SidecarEvaluation
-from pilot.runner.area import JobArea
+from pilot.processes.starting import is_scarce
+from pilot.runner.area import POINTS, JobArea
 from pilot.runner.hpo import files, verdict
 from pilot.runner.hpo.book import Book, Lease
 from pilot.runner.hpo.files import Folder, Supplies
@@ -100,7 +101,13 @@ class Crew:
         timeout = Deadline.after(self._asked.timeout_s) if self._asked.timeout_s else Deadline.never()
         until = timeout.sooner(limit)
         files.prepare(folder, lease, self._asked, self._given, self._context(lease, slot, attempt, until))
-        process, guard = self._process(lease, slot, attempt, folder)
+        try:
+            process, guard = self._process(lease, slot, attempt, folder)
+        except PayloadNotStarted as error:
+            folder.close()
+            if is_scarce(error):  # it may be tried again, under the same number
+                self._forget(folder)
+            raise
         printed = process.stdout if isinstance(process, SidecarEvaluation) else folder.stdout
         evaluation = Evaluation(
             lease, slot, attempt, folder, process, guard, time.monotonic(), timeout,
@@ -119,6 +126,13 @@ class Crew:
             return Folder(root, work, top, *self._area.printed(root.name))
         except OSError as error:
             raise PayloadNotStarted(f"no files for the output of point {lease.id}: {error.strerror}") from error
+
+    def _forget(self, folder: Folder) -> None:
+        """Remove the directories of an attempt that never was."""
+        limit = Deadline.after(_COLLECT_S)
+        for parent, name in ((self._area.root_folder, "points"), (self._area.own, POINTS)):
+            with suppress(OSError), parent.below(name) as points:
+                points.remove(folder.root.name, limit)
 
     def ended(self) -> Iterator[Evaluation]:
         """Those that have ended."""

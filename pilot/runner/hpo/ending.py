@@ -11,6 +11,7 @@ import math
 import select
 import signal
 
+from pilot.payload.process import PayloadProcess
 from pilot.runner.hpo.book import Tally
 from pilot.runner.hpo.crew import Crew, Evaluation
 from pilot.runner.hpo.loop import PointLoop
@@ -63,12 +64,14 @@ def _let_obey(crew: Crew, pod: Pod) -> None:
     soft = pod.share("payload", _SOFT_S)
     with pod.watchdog.waiting(soft):
         while not soft.expired() and pod.hurry.reason is None:
-            if not any(not one.process.ended() for one in crew.running.values()):
+            # looked at once: one that has ended since then is among those that are waited for, and wakes at once
+            running = [one.process for one in crew.running.values() if not one.process.ended()]
+            if not running:
                 return
             poll = select.poll()
             poll.register(pod.hurry, select.POLLIN)
-            for process in crew.descriptors():
-                if not process.ended():
+            for process in running:
+                if isinstance(process, PayloadProcess):
                     poll.register(process, select.POLLIN)
             pause = min(soft.left(), crew.due().left())
             poll.poll(math.ceil(1000 * pause))

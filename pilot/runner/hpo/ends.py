@@ -59,6 +59,10 @@ class Ends:
         self._tally.tried.add(lease.id)
         return self._attempts[lease.id]
 
+    def not_begun(self, lease: Lease) -> None:
+        """It could not be started for now, which is nobody's fault."""
+        self._attempts[lease.id] -= 1
+
     def of(self, lease: Lease, slot: Slot, found: Verdict, evaluation: Evaluation | None = None) -> None:
         """Act on a verdict."""
         if found.kind is Kind.MEASURED and found.loss is not None:

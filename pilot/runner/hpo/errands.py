@@ -8,13 +8,14 @@ import queue
 import random
 import select
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from pilot.panda.duties import Backoff
+from pilot.processes.starting import start_thread, why_scarce
 from pilot.values.deadline import Deadline
-from pilot.values.errors import PilotError, ServerError, ServerRefused
+from pilot.values.errors import PilotError, ResourceError, ServerError, ServerRefused, SiteError
 from pilot.values.events import events
 from pilot.values.stop import Waitable
 
@@ -45,8 +46,19 @@ L = TypeVar("L", bound=Lines)
 class Errands(Generic[L]):
     """A few threads that run errands, those of the lowest rank first. To be shut."""
 
-    def __init__(self, connect: Callable[[], L], threads: int, failed: Callable[[Exception], None]) -> None:
-        """Start the threads; each makes its ``connect``ions, and ``failed`` hears of a fault of ours."""
+    def __init__(
+        self,
+        connect: Callable[[], L],
+        threads: int,
+        failed: Callable[[Exception], None],
+        limit: Deadline | None = None,
+        wakers: Collection[Waitable] = (),
+    ) -> None:
+        """Start the threads; each makes its ``connect``ions, and ``failed`` hears of a fault of ours.
+
+        Where the system has no thread to give, one is waited for, until ``limit`` or one of ``wakers``; then
+        ResourceError.
+        """
         self._connect = connect
         self._failed = failed
         self._queue: queue.PriorityQueue[tuple[int, int, Callable[[L], None] | None, bool]] = queue.PriorityQueue()
@@ -57,11 +69,23 @@ class Errands(Generic[L]):
         self._counting = threading.Lock()
         self._idle = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._rng = random.Random()  # noqa: S311 - jitter is no secret
-        self._threads = [
-            threading.Thread(target=self._run, name=f"points-{number}", daemon=True) for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        for number in range(threads):
+            self._start(threading.Thread(target=self._run, name=f"points-{number}", daemon=True), limit, wakers)
+
+    def _start(self, thread: threading.Thread, limit: Deadline | None, wakers: Collection[Waitable]) -> None:
+        """One is enough: the others may be wanting."""
+        try:
+            if self._threads:
+                thread.start()
+            else:
+                start_thread(thread, limit, *wakers)
+        except RuntimeError as error:
+            log.warning("fewer errands at once", threads=len(self._threads), why=why_scarce(error))
+        except SiteError as error:
+            raise ResourceError(str(error)) from error
+        else:
+            self._threads.append(thread)
 
     def add(self, rank: int, errand: Callable[[L], None], *, awaited: bool = False) -> None:
         """Run it after those of a lower rank, and older ones; `finish` waits for those that are ``awaited``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import select
 
+from pilot.processes.starting import Shortage, is_scarce
 from pilot.runner.hpo.book import Lease
 from pilot.runner.hpo.crew import Crew, Evaluation
 from pilot.runner.hpo.ends import Ends
@@ -65,6 +66,7 @@ class PointLoop:
         self._stop = stop
         self._limit = limit
         self._begun: set[str] = set()
+        self._shortage = Shortage(pod.settings.patience)
         self._digests: dict[str, str] = {}
         self._progress_at = Deadline.after(_PROGRESS_S)
         self._reap_at = Deadline.after(_REAP_S)
@@ -73,8 +75,7 @@ class PointLoop:
     def run(self, observer: Observer) -> None:
         """Until there is nothing more to do, or a stop; evaluations may still run then. Raises what ends the job."""
         while self._stop.reason is None and not self._limit.expired():
-            for lease, slot in self._supply.placed(self._ends.avoid):
-                self._start(lease, slot)
+            self._place()
             self._supply.ask(self._crew.running.values())
             if not self._crew.running and self._supply.is_over():
                 return
@@ -84,13 +85,29 @@ class PointLoop:
         if self._stop.reason is None:
             self._stop.request(Reason.DEADLINE if self._limit is self._pod.deadline else Reason.WALLTIME)
 
+    def _place(self) -> None:
+        """Start what has a slot; nothing while the system has no process to give."""
+        if not self._shortage.due.expired():
+            return
+        for lease, slot in self._supply.placed(self._ends.avoid):
+            self._start(lease, slot)
+            if self._shortage.here:
+                return
+
     def _start(self, lease: Lease, slot: Slot) -> None:
         attempt = self._ends.begun(lease)
-        self._begun.add(lease.id)
         try:
             self._crew.start(lease, slot, attempt, self._limit)
         except PayloadNotStarted as error:
+            # where others run, the end of one makes room
+            if self._shortage.bears(error, self._limit) or (is_scarce(error) and self._crew.running):
+                self._ends.not_begun(lease)
+                self._supply.back(lease)
+                return
             self._ends.of(lease, slot, Verdict(Kind.FAILED, why=str(error)))
+        else:
+            self._shortage.over()
+        self._begun.add(lease.id)
 
     # --- waiting ------------------------------------------------------------------------------------
 
@@ -99,6 +116,8 @@ class PointLoop:
         running = self._crew.running.values()
         for one in (self._limit, self._crew.due(), self._lanes_until, self._supply.next_question(running)):
             due = due.sooner(one)
+        if self._shortage.here:
+            due = due.sooner(self._shortage.due)
         if running:
             due = due.sooner(self._progress_at).sooner(self._reap_at)
         poll = select.poll()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -86,7 +86,14 @@ class PointService:
     """Threads that talk for a hyper-parameter job. To be closed."""
 
     def __init__(
-        self, asker: Asker, connect: Callable[[], Lines], book: Book, silent: Callable[[], bool], threads: int
+        self,
+        asker: Asker,
+        connect: Callable[[], Lines],
+        book: Book,
+        silent: Callable[[], bool],
+        threads: int,
+        limit: Deadline | None = None,
+        wakers: Collection[Waitable] = (),
     ) -> None:
         """Start it.
 
@@ -96,6 +103,8 @@ class PointService:
             book: gets each step.
             silent: whether PanDA was silent for so long that the job may be somebody else's: nothing is told then.
             threads: how many errands may be under way at once.
+            limit: so long it is tried to start the first of them; ResourceError then.
+            wakers: what ends that earlier.
         """
         self.mailbox: Mailbox[Message] = Mailbox()
         self._asker = asker
@@ -105,7 +114,7 @@ class PointService:
         self._finished: set[str] = set()
         self._ended: frozenset[tuple[str, ...]] = frozenset()
         self._numbers = itertools.count()
-        self._errands = Errands(connect, threads, lambda error: self.mailbox.put(Refused(error)))
+        self._errands = Errands(connect, threads, lambda error: self.mailbox.put(Refused(error)), limit, wakers)
         self._keeper = Keeper(asker.work, asker.folder, asker.checkpoint_bytes, self._errands.pause)
 
     # --- what main asks for -------------------------------------------------------------------------

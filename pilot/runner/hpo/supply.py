@@ -151,6 +151,10 @@ class Supply:
             self._opening += 1
             self._service.again(lease)
 
+    def back(self, lease: Lease) -> None:
+        """A point that could not be started just now: it comes first."""
+        self._ready.appendleft(lease)
+
     def seen(self, message: Overview) -> None:
         """All points of the study."""
         losses = [point.loss for point in message.points]

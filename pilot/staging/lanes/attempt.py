@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from pilot.staging.lanes.task import Step, Task
+from pilot.staging.lanes.task import OutOfTimeError, Step, Task
 from pilot.staging.lanes.wallet import Identity
 from pilot.staging.order import VERIFY_BYTES_PER_S, partial_url, plain
 from pilot.values.deadline import Deadline
@@ -54,7 +54,7 @@ class Attempt:
         self.message = message
         self.identities = identities
         self._limits = limits
-        self._deadline, self._limit = until
+        self._deadline, self.limit = until
         self.begin()
 
     def begin(self) -> None:
@@ -65,6 +65,7 @@ class Attempt:
         self._idle = Deadline.after(self._limits.idle_s)
         self._counted = 0
         self._sent_s = 0.0
+        self._moved_at = self._began
         self._slow = Deadline.after(self._limits.slow_s)
         self._paced = 0
 
@@ -83,6 +84,11 @@ class Attempt:
         """Seconds since it began."""
         return time.monotonic() - self._began
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since its last byte moved, or since it began."""
+        return time.monotonic() - self._moved_at
+
     def account(self) -> dict[str, object]:
         """What a log line tells of it: how far it came, and how fast (bytes per second)."""
         hop = self.step.hop
@@ -100,6 +106,7 @@ class Attempt:
         """Take a message that is not the answer."""
         if message.get("progress", 0) > self.moved:
             self.moved = message["progress"]
+            self._moved_at = time.monotonic()
             if self.moved - self._counted >= self._enough():
                 self._counted = self.moved
                 self._idle = Deadline.after(self._limits.idle_s)
@@ -120,8 +127,8 @@ class Attempt:
 
     def left(self) -> float:
         """How long to wait for the next message, in seconds."""
-        slow = self._slow.left() if self._hurried() else self._limit.left()
-        return min(self._idle.left(), self._limit.left(), slow)
+        slow = self._slow.left() if self._hurried() else self.limit.left()
+        return min(self._idle.left(), self.limit.left(), slow)
 
     def still_s(self) -> float:
         """How long the rest takes at the pace so far, in seconds; 0 as long as that is a guess."""
@@ -133,9 +140,9 @@ class Attempt:
         """Raise Stalled if a limit is reached."""
         after = f"after {self.moved} bytes"
         if self._deadline.expired():
-            raise self.error(Stalled, f"the time that was left is over {after}")
-        if self._limit.expired():
-            raise self.error(Stalled, f"not done within {self._limits.total_s:g} s, {after}")
+            raise self.error(OutOfTimeError, f"the time that was left is over {after}")
+        if self.limit.expired():
+            raise self.error(OutOfTimeError, f"not done within {self._limits.total_s:g} s, {after}")
         if self._idle.expired():
             few = self.moved - self._counted
             what = f"only {few} bytes" if few else "nothing"

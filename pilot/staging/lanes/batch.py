@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import select
@@ -11,7 +12,9 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from pilot.processes.starting import is_scarce, patiently, why_scarce
 from pilot.staging.lanes.attempt import Attempt
+from pilot.staging.lanes.diskroom import DiskRoom
 from pilot.staging.lanes.fleet import Fleet
 from pilot.staging.lanes.lane import Lane
 from pilot.staging.lanes.obedience import Obedience
@@ -19,7 +22,7 @@ from pilot.staging.lanes.task import LaneDied, Step, Task
 from pilot.staging.order import partial_path, plain
 from pilot.staging.transfer import Hop, Moved, Transfer
 from pilot.values.deadline import Deadline
-from pilot.values.errors import STAGE_KINDS, StageError, TransferFailed, Unreachable
+from pilot.values.errors import STAGE_KINDS, NoSpace, StageError, TransferFailed, Unreachable
 from pilot.values.events import events
 from pilot.values.names import Url
 from pilot.values.stop import Stop
@@ -30,6 +33,12 @@ Outcome = Moved | StageError
 
 _CLEAN_S = 3.0
 """How long the removal of what killed uploads left behind may take, in seconds: a stop waits for it."""
+
+_RENEWED_S = 1.0
+"""Between two looks whether credentials were renewed, as long as a file waits that was refused for its own."""
+
+_TOO_LARGE = os.strerror(errno.EFBIG)
+"""So a process says that it has met the limit of `Lane.confine`."""
 
 _SENT_AGAIN = 2
 """An order that met a lane on its way out is sent to another one so often."""
@@ -43,15 +52,24 @@ class Batch:
         tasks: Sequence[Task],
         fleet: Fleet,
         attempt: Callable[[Task | None, Step], Attempt],
+        credentials: Callable[[], object],
         obedience: Obedience,
         progress: Callable[[Transfer, int], None],
+        disk: DiskRoom | None = None,
     ) -> None:
-        """``attempt`` makes the order for a step; it may raise a StageError."""
+        """``attempt`` makes the order for a step, and may raise a StageError.
+
+        ``credentials`` gives what differs when a file with one was replaced. Files that come to this machine may
+        take what ``disk`` has; else NoSpace is raised.
+        """
         self._waiting = deque(tasks)
+        self._resting: list[Task] = []  # those that were found not to be due: the clock is not asked again
+        self._credentials = credentials
         self._fleet = fleet
         self._attempt = attempt
         self._obedience = obedience
         self._progress = progress
+        self._disk = disk
         self._ended: deque[tuple[Transfer, Outcome]] = deque()
         self._cleared_until = Deadline.never()
 
@@ -74,10 +92,13 @@ class Batch:
 
     def _hand_out(self) -> None:
         """Give orders to lanes as long as there are lanes to take them."""
+        self._resting = []
         for task in list(self._waiting):
-            if not task.not_before.expired():
+            if not task.not_before.expired() and not self._renewed(task):
+                self._resting.append(task)
                 continue
             step = task.step()
+            task.credentials = self._credentials()
             try:
                 attempt = self._attempt(task, step)
                 lane = self._fleet.lane_for(attempt)
@@ -86,28 +107,47 @@ class Batch:
                 self._failed(task, step, error)
             except OSError as error:
                 self._waiting.remove(task)
-                text = f"{task.transfer.name}: the transfer process does not start: {error.strerror}"
-                self._failed(task, step, Unreachable(text, task.transfer.direction))
+                self._failed(task, step, _not_started(task.transfer, error))
             else:
-                if lane is None:
+                if lane is not None:
+                    self._waiting.remove(task)
+                    self._send(lane, attempt)
+                elif not self._fleet.shortage.here:  # all are busy: what comes behind must wait as well
                     return
-                self._waiting.remove(task)
-                self._send(lane, attempt)
+
+    def _renewed(self, task: Task) -> bool:
+        """Whether it was refused for a credential, and one has been replaced since."""
+        return task.refused and task.credentials != self._credentials()
 
     def _send(self, lane: Lane, attempt: Attempt) -> None:
         lane.orders.append(attempt)
+        self._confine(lane)
         attempt.begin()
         if not lane.send(attempt.message):
             self._gone(lane)
+
+    def _confine(self, lane: Lane) -> None:
+        """A file whose size nobody knows may have what the others leave of the disk."""
+        step = lane.orders[0].step
+        comes_here = self._disk is not None and step.hop.destination.scheme == "file" and not step.delete
+        lane.confine(self._disk.most(step.hop) if self._disk and comes_here and step.transfer.size is None else None)
+
+    def _look(self, attempt: Attempt) -> None:
+        """Count what has come of a file, which changes what the others may have. Raises NoSpace."""
+        step = attempt.step
+        if self._disk is not None and step.hop.destination.scheme == "file":
+            self._disk.look(step.transfer, step.hop)
+            for lane in self._busy():
+                self._confine(lane)
 
     def _listen(self) -> None:
         """Wait until a lane has something to say, or it is time to look at the limits."""
         busy, wakers = self._busy(), self._obedience.wakers()
         seconds = min(
             self._obedience.left(),
+            self._fleet.shortage.due.left() if self._waiting and self._fleet.shortage.here else math.inf,
             *(lane.orders[0].left() for lane in busy),
-            *(task.not_before.left() for task in self._waiting if not task.not_before.expired()),
-            math.inf,
+            *(min(task.not_before.left(), _RENEWED_S if task.refused else math.inf) for task in self._resting),
         )
         watched: list[Lane | Stop] = [*busy, *wakers]
         ready, _, _ = select.select(watched, [], [], None if math.isinf(seconds) else seconds)
@@ -136,6 +176,7 @@ class Batch:
         before = attempt.moved
         attempt.heard(message)
         if attempt.moved > before:
+            self._look(attempt)
             self._progress(attempt.step.transfer, attempt.moved)
 
     def _answered(self, lane: Lane, attempt: Attempt, message: dict[str, Any]) -> None:
@@ -148,11 +189,14 @@ class Batch:
             error = kind(f"{step.transfer.name}: {told['message']}", step.transfer.direction)
             error.pause_s = told.get("pause_s", 0.0)
             lane.tired = lane.tired or error.retryable
+            if self._disk is not None and isinstance(error, NoSpace) and _TOO_LARGE in str(error):
+                error = self._disk.error(step.transfer)
             self._failed(task, step, error, attempt)
         else:
             done = message["done"]
             attempt.moved = done.get("size", 0)
             log.debug("a file was moved", **attempt.account())
+            self._look(attempt)
             # the lane's own time: several answers for files that were sent ahead may come at once
             task.done(step, done, done.get("seconds", 0.0))
             self._next(task)
@@ -162,7 +206,8 @@ class Batch:
         error.direction = step.transfer.direction
         account = attempt.account() if attempt else {"file": step.transfer.name, "source": plain(step.hop.source)}
         log.warning("a transfer failed", **account, why=str(error))
-        task.failed(step, error, key=attempt and attempt.key, writing=attempt.writing if attempt else "")
+        key, writing = (attempt.key, attempt.writing) if attempt else (None, "")
+        task.failed(step, error, key=key, writing=writing, silent_s=attempt.silent_s if attempt else 0.0)
         self._next(task)
 
     def _next(self, task: Task) -> None:
@@ -248,8 +293,11 @@ class Batch:
 
 
 def ask(fleet: Fleet, attempt: Attempt, limit: Deadline) -> Any:
-    """Give an order in a lane of its own and wait for the answer: what it found. Raises its StageError, or OSError."""
-    lane = fleet.start(attempt)
+    """Give an order in a lane of its own and wait for the answer: what it found. Raises its StageError."""
+    try:
+        lane = patiently(lambda: fleet.start(attempt), limit)
+    except OSError as error:
+        raise _not_started(attempt.step.transfer, error) from error
     lane.orders.append(attempt)
     try:
         lane.send(attempt.message)
@@ -266,3 +314,12 @@ def ask(fleet: Fleet, attempt: Attempt, limit: Deadline) -> Any:
     finally:
         lane.orders.clear()
         fleet.kill(lane)
+
+
+def _not_started(transfer: Transfer, error: OSError) -> StageError:
+    """There is no process for it. What has lasted for longer than our patience is not tried again."""
+    if not is_scarce(error):
+        text = f"{transfer.name}: the transfer process does not start: {error.strerror}"
+        return Unreachable(text, transfer.direction)
+    text = f"{transfer.name}: no transfer process can be started: {why_scarce(error)}"
+    return TransferFailed(text, transfer.direction)

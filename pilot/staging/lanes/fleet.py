@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pilot.processes.starting import Shortage, is_scarce
 from pilot.staging.lanes.attempt import Attempt
 from pilot.staging.lanes.lane import Lane, LaneSettings
 
 _SMALL_BYTES = 1 << 20
+_SHORTAGE_S = 60.0
+"""How long the system may have no process for us where nobody has said how patient we are, in seconds."""
+
 _AHEAD = 16
 """So many orders for small files are sent ahead: their lane shall not wait for us between two of them."""
 
@@ -14,7 +18,9 @@ class Fleet:
     """Lanes come with the work and go with it. Used by one thread, which lives on."""
 
     def __init__(self, settings: LaneSettings) -> None:
+        patience_s = settings.patience_s
         self._settings = settings
+        self.shortage = Shortage(_SHORTAGE_S if patience_s is None else patience_s)
         self.lanes: list[Lane] = []
 
     @property
@@ -23,7 +29,11 @@ class Fleet:
         return {lane.pid for lane in self.lanes}
 
     def lane_for(self, attempt: Attempt) -> Lane | None:
-        """A lane of the right identity that has room for this order; None if it must wait. OSError: no process."""
+        """A lane of the right identity that has room for this order; None if it must wait.
+
+        OSError: there is no process for it, and there will be none. `shortage` tells when to come again where the
+        system has none now.
+        """
         self._bury()
         ours = [lane for lane in self.lanes if lane.key == attempt.key and not lane.tired]
         lane = min((lane for lane in ours if _has_room(lane, attempt)), key=lambda one: len(one.orders), default=None)
@@ -34,13 +44,25 @@ class Fleet:
             if idle is None:
                 return None
             self.end(idle)
-        return self.start(attempt)
+        return self._started(attempt)
 
     def start(self, attempt: Attempt) -> Lane:
-        """A new lane for orders like this one."""
+        """A new lane for orders like this one. OSError if the system has no process to give."""
         lane = Lane(self._settings, attempt.key, attempt.login)
+        self.shortage.over()
         self.lanes.append(lane)
         return lane
+
+    def _started(self, attempt: Attempt) -> Lane | None:
+        if not self.shortage.due.expired():
+            return None
+        try:
+            return self.start(attempt)
+        except OSError as error:
+            # where another process of ours is at work, the end of its orders makes room for these
+            if self.shortage.bears(error, attempt.limit) or (is_scarce(error) and self.lanes):
+                return None
+            raise
 
     def end(self, lane: Lane) -> int:
         """Let a lane end by itself, if it will; its exit status."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
+import resource
 import select
 import site
 import subprocess
@@ -35,7 +37,8 @@ class LaneSettings:
         connect_s: how long a server may take to accept a connection, in seconds.
         limits: how long the bytes of a file may take.
         keep_s: how long an idle process stays.
-        patience_s: how long an output is tried again, counted from its first try.
+        patience_s: how long a file is tried again, counted from when it first came no further; of inputs three
+            tries at most. None: three tries, however long they take.
     """
 
     ca_path: str | None = None
@@ -45,7 +48,7 @@ class LaneSettings:
     connect_s: float = 15.0
     limits: Limits = field(default_factory=Limits)
     keep_s: float = 5.0
-    patience_s: float = 0.0
+    patience_s: float | None = None
 
 
 class Lane:
@@ -70,8 +73,9 @@ class Lane:
             bufsize=0,
             start_new_session=True,
         )
-        self._pidfd = os.pidfd_open(self._process.pid)
+        self._pidfd = _watched(self._process)
         self._rest = b""
+        self._confined: int | None = None
         self.ended = False
 
     @property
@@ -96,6 +100,16 @@ class Lane:
         except BrokenPipeError:
             return False
         return True
+
+    def confine(self, most_bytes: int | None) -> None:
+        """Let no file that it writes become larger: the kernel's own limit, of which the process learns as EFBIG."""
+        if most_bytes == self._confined:
+            return
+        self._confined = most_bytes
+        with contextlib.suppress(ProcessLookupError):  # it has ended: that is seen elsewhere
+            _, hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)
+            soft = hard if most_bytes is None else most_bytes if hard < 0 else min(hard, most_bytes)
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (soft, hard))
 
     def messages(self) -> list[dict[str, Any]]:
         """Read what it has said; to be called when `fileno` is readable. At its end sets ``ended``."""
@@ -129,6 +143,16 @@ class Lane:
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
+
+
+def _watched(process: subprocess.Popen[bytes]) -> int:
+    """Its descriptor; OSError, and no process is left, if there is none to be had."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:
+        process.kill()
+        process.communicate()
+        raise
 
 
 def environment(settings: LaneSettings, login: Identity) -> dict[str, str]:

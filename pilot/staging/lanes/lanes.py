@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from pilot.staging.lanes.attempt import Attempt
 from pilot.staging.lanes.batch import Batch, Outcome, ask
+from pilot.staging.lanes.diskroom import DiskRoom
 from pilot.staging.lanes.fleet import Fleet
 from pilot.staging.lanes.lane import LaneSettings
 from pilot.staging.lanes.obedience import Mercy, Obedience
@@ -93,14 +94,16 @@ class Lanes:
         stop: Stop,
         progress: Callable[[Transfer, int], None] = lambda _transfer, _count: None,
         mercy: Mercy | None = None,
+        disk: DiskRoom | None = None,
     ) -> Generator[tuple[Transfer, Outcome], None, None]:
         """Move files, several at once; each is told of when it has ended, well or badly.
 
-        Raises Stopped as `move` does. Then, and when the iterator is closed early, nothing partial is left.
+        Raises Stopped as `move` does, and NoSpace where files that come here take more than
+        ``disk`` has. Then, and when the iterator is closed early, nothing partial is left.
         """
         total_s, patience_s = self._settings.limits.total_s, self._settings.patience_s
         tasks = [Task(transfer, self._standing, deadline, total_s, patience_s) for transfer in transfers]
-        return Batch(tasks, self._fleet, self._order, Obedience(stop, mercy), progress).run()
+        return Batch(tasks, self._fleet, self._order, self._wallet.stamp, Obedience(stop, mercy), progress, disk).run()
 
     def find(self, url: Url, deadline: Deadline) -> list[Entry]:
         """All files below a directory; or the one file that is none, whose path is "". Raises a StageError."""

@@ -111,6 +111,10 @@ class Wallet:
                 token_file = token_file or self._token(rule, url, write=write)
         return Identity(token_file, certificate)
 
+    def stamp(self) -> object:
+        """What differs when one of the files has been replaced, or has come or gone; never raises."""
+        return tuple(_seen(path) for rule in self._rules for path in _paths(rule))
+
     def close(self) -> None:
         """Remove the copies."""
         for path in self._kept.values():
@@ -136,8 +140,7 @@ class Wallet:
     def _keep(self, path: str) -> str:
         """A private copy of a file as it is now."""
         try:
-            found = Path(path).stat()
-            seen = (path, found.st_ino, found.st_mtime_ns, found.st_size)
+            seen = _version(path)
             if seen not in self._kept:
                 content = Path(path).read_bytes()
                 self._learn(content.decode("utf-8", "replace"))
@@ -167,6 +170,26 @@ def _files(rule: Rule) -> list[str]:
         return sorted(entry.path for entry in os.scandir(rule.path) if entry.is_file() and entry.name[0] != ".")
     except OSError as error:
         raise NoCredential(f"storage credentials {rule.path}: {error.strerror}") from None
+
+
+def _paths(rule: Rule) -> list[str]:
+    """Its files, as far as they can be seen."""
+    try:
+        return [] if rule.kind == "none" else _files(rule) if rule.kind == "tokens" else [rule.path]
+    except NoCredential:
+        return []
+
+
+def _version(path: str) -> tuple[str, int, int, int]:
+    found = Path(path).stat()
+    return path, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _seen(path: str) -> object:
+    try:
+        return _version(path)
+    except OSError as error:
+        return path, error.errno
 
 
 def _word(path: str) -> str:

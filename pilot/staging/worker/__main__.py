@@ -23,7 +23,7 @@ from typing import Any
 from pilot.processes.child import Answers, die_with, take_pipes
 from pilot.staging.order import Around, Order, Report, plain, side
 from pilot.staging.worker.copy import copy, find, tool
-from pilot.values.errors import StageError, TransferFailed
+from pilot.values.errors import StageError, TransferFailed, Unreachable
 
 _PROGRESS_EVERY_S = 0.2
 
@@ -84,8 +84,11 @@ def _serve(message: dict[str, Any], answers: Answers, around: Around) -> None:
     # The one place where everything is caught: a surprise costs this file, not the lane, and the parent's
     # only other way to learn of it would be the exit of the process.
     except Exception as error:  # noqa: BLE001
+        from pilot.processes.starting import is_scarce  # noqa: PLC0415 - wanted here only
+
         text = plain(f"{type(error).__name__}: {error}")
-        answers.send({"id": ident, "error": {"kind": TransferFailed.kind, "message": text}})
+        kind = Unreachable if is_scarce(error) else TransferFailed  # no thread, or no memory: in a while there may be
+        answers.send({"id": ident, "error": {"kind": kind.kind, "message": text}})
     else:
         if result is not None:
             answers.send({"id": ident, "done": result})
