@@ -65,9 +65,32 @@ JOURNAL_HEAD = """# The journal
 
 `<scratch>/journal` is what a pilot leaves to its next life, or to `pilot recover`: one record per line, the CRC-32 of
 the rest in eight hex digits, a space, and a JSON object with `kind`, `time` (Unix, seconds) and what is listed here. A
-record is on the disk before the step that it speaks of goes on. The last line may be torn; the lock on the file
-(flock) tells whether its writer lives. Readers pass over kinds that they do not know; records of the points of a
-hyper-parameter job will stand between those of their job, with a `point`. This page is made by `docs/generate.py`.
+record is on the disk before the step that it speaks of goes on. What stands behind the last line break may be torn; the
+lock on the file and on its directory (flock) tells whether its writer lives. Readers pass over kinds that they do not
+know. Records of a job have its `job` and `attempt`; those of the points of a hyper-parameter job have a `point`.
+
+Anything else that is no record is damage, as are facts of another type than they must have, more than 32 MiB, and more
+than 200,000 records. The whole records around it are used: the job that they name fails with 1200 and says why, and a
+copy of the file is kept as `journal.damaged-1`, `-2`, `-3`. What is no regular file in the journal's place is put aside
+as `journal.odd`.
+
+A payload of the pilot's uid can write here. So what a record says is looked at before it is acted on:
+
+| what is written | what is believed |
+|---|---|
+| `area` | the directory of this name below the volume, if the name is one that this attempt can have |
+| `proof` | processes that carry the payload's mark, and members of a real control group with the mark in its name |
+| `destinations` | places in storages that the site's own data have now, under the file's name |
+| `exited` | with the seal whose SHA-256 is in `taken`; journals of before there were seals have none |
+| `stored`, a `final` that says finished | after a look at each file: one that is gone, or another, is sent again |
+| `final` | if the server has no end of the attempt; only fields of a final, and not the job's identity |
+| `ended` | if the life that wrote it went on or left in order; else the server is asked |
+| a `point` that was closed | if the server says that its event has ended |
+| `settings` | who the pilot was and how patient; no server that a credential goes to, no other URL |
+
+What is left: a payload can end its job as failed, or exit with 0, as it can anyhow; and a whole journal in the old
+form can name other outputs than the job's, which the server compares with its own list. This page is made by
+`docs/generate.py`.
 
 | kind | written | holds |
 |---|---|---|

@@ -9,6 +9,7 @@ taken at all.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _TOLD = (
 )  # fmt: skip
 _CREDENTIALS = ("certificate", "token", "token_dir", "token_key", "storage_token", "storage_credentials", "ca")
 _SECRETS = ("certificate", "token", "token_dir", "token_key", "storage_token", "storage_credentials")
+_IN_TOKEN_DIR = ("token", "token_key")  # a bare name is looked for there
 _URLS = ("queuedata", "storagedata", "logs_write", "logs_read")
 
 
@@ -42,7 +44,7 @@ def inherited(told: Mapping[str, Any], own: Resolved, work: Path) -> dict[str, A
     if own.origins["server"] == "default":
         return {**taken, **_unproven_server(told, own)}
     for name in _CREDENTIALS:
-        if name in told and _is_sound(name, told[name]) and not _lies_in(work, told[name]):
+        if name in told and _is_sound(name, told[name]) and not _lies_in(work, name, told[name]):
             taken[name] = told[name]
     for name in _URLS:
         if name in told and _is_sound(name, told[name]) and _is_at(str(told[name]), own.settings.server):
@@ -73,10 +75,15 @@ def _is_sound(name: str, value: Any) -> bool:
     return True
 
 
-def _lies_in(work: Path, value: Any) -> bool:
+def _lies_in(work: Path, name: str, value: Any) -> bool:
     """Whether a path, or one of several, leads to the volume, where a payload could put a file."""
-    paths = value if isinstance(value, list | tuple) else [value]
-    return any(str(work) in str(one) for one in paths)
+    for one in value if isinstance(value, list | tuple) else [value]:
+        path = str(one).partition(":")[2] if name == "storage_credentials" else str(one)
+        if not path or (name in _IN_TOKEN_DIR and "/" not in path):
+            continue
+        if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(work)):
+            return True
+    return False
 
 
 def _is_at(url: str, server: str) -> bool:

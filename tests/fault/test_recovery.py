@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pilot.runner.journal import read
+from pilot.runner.journal import Journal, Kind, owner_of, read
 from tests.lab import Serve, dump, free_port, until
 
 SLEEPER = "echo began; touch there; sleep 600"
@@ -81,6 +81,89 @@ def test_a_sidecar_leaves_with_a_pilot_that_ends_in_order(serve, lives):
     assert sidecar.wait(10) == 0
     the_one_final(serve, job, "finished", 0)
     assert "no open job" in sidecar.log.read_text()
+
+
+def test_a_sidecar_leaves_when_the_pilot_came_and_went_before_it_looked(serve, lives):
+    job = serve.submit(command="true")
+    assert lives("--max-jobs", 1).wait() == 0
+    sidecar = recover(lives, "--wait")
+    assert sidecar.wait(10) == 0
+    the_one_final(serve, job, "finished", 0)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_sidecar_leaves_after_a_pilot_that_died_without_a_job(serve, lives, times):
+    for _ in range(times):  # as one that is restarted in place
+        pilot = lives("--idle", 600)
+        until(lambda: any(one["kind"] == "asking" for one in read(lives.work)), what="a question")
+        pilot.process.kill()
+        pilot.process.wait()
+    assert recover(lives, "--wait").wait(10) == 0
+
+
+def test_a_sidecar_leaves_after_a_pilot_that_died_before_its_first_record(lives):
+    with Journal.open(lives.work):
+        pass
+    assert read(lives.work) == ()
+    assert recover(lives, "--wait").wait(10) == 0
+
+
+def test_a_sidecar_leaves_after_a_pilot_that_it_saw_die_without_a_job(serve, lives):
+    sidecar = recover(lives, "--wait")
+    until(lambda: has_handler(sidecar), what="its handlers")
+    pilot = lives("--idle", 600)
+    until(lambda: any(one["kind"] == "asking" for one in read(lives.work)), what="a question")
+    pilot.process.kill()
+    assert sidecar.wait(10) == 0
+
+
+def test_a_sidecar_waits_for_its_own_pods_pilot_on_a_volume_of_another(serve, lives):
+    # Given: what the pilot of another pod has left
+    with Journal.open(lives.work) as journal:
+        journal.begin(life="x", place="another pod", settings={})
+        journal.write(Kind.LEFT, code=0)
+    sidecar = recover(lives, "--wait")
+    until(lambda: owner_of(lives.work).role == "recover", what="a look at that")
+    # When: the pilot of this one comes
+    job, payload = killed_while_it_runs(serve, lives)
+    # Then: it was waited for
+    assert sidecar.wait(20) == 0
+    the_one_final(serve, job, "failed", 1200)
+    assert gone(payload)
+
+
+def test_a_sidecar_costs_nothing_while_its_pilot_works(serve, lives):
+    # Given: a sidecar beside a pilot that works
+    sidecar = recover(lives, "--wait")
+    job = serve.submit(command=SLEEPER)
+    pilot = lives()
+    running(serve, lives, job)
+    process = psutil.Process(sidecar.process.pid)
+    until(lambda: quiet(process, 0.5), what="rest")
+    # Then: it is not woken: before, it was four times a second
+    assert quiet(process, 2.0)
+    # And: it hears of the pilot's end at once
+    pilot.process.kill()
+    killed = time.monotonic()
+    assert sidecar.wait(10) == 0
+    assert time.monotonic() - killed < 10
+    the_one_final(serve, job, "failed", 1200)
+
+
+def quiet(process, seconds):
+    """Whether it was woken not even once."""
+    before = process.num_ctx_switches().voluntary
+    time.sleep(seconds)
+    return process.num_ctx_switches().voluntary == before
+
+
+def test_a_pilot_takes_the_volume_as_soon_as_a_recoverer_gives_it_back(serve, lives):
+    job = serve.submit(command="true")
+    with Journal.open(lives.work, "recover"):
+        pilot = lives("--max-jobs", 1)
+        pilot.says("waiting for its end")
+    assert pilot.wait(20) == 0
+    the_one_final(serve, job, "finished", 0)
 
 
 def test_a_sidecar_that_waits_for_a_pilot_obeys_a_stop(lives):

@@ -222,7 +222,7 @@ def died(folder: Path, behind: str, command: str, **script: Any) -> Iterator[Wor
     """A world whose pilot has died behind this record."""
     (folder / VICTIM).mkdir()
     (folder / VICTIM / "file").write_text("precious")
-    world = World(folder, Script(outputs=2, **script), make=COMMANDS[command])
+    world = World(folder, Script(**{"outputs": 2, **script}), make=COMMANDS[command])
     with contextlib.closing(world):
         live, world.make = world.make, COMMANDS["run"]
         world.live(Life({f"{behind}>": "crash"}))

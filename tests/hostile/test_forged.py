@@ -18,6 +18,7 @@ from pilot.runner.journal import NAME, read
 from tests.hostile.journals import changed, line, record_of, where
 from tests.lab import Run, dump, ended_runs, until
 from tests.secrets import secret
+from tests.studies import PATIENCE, study, submit
 
 FORGE = """
 import json, os, signal, sys, zlib
@@ -53,6 +54,10 @@ def lives(serve, tmp_path):
 
         start.work = work
         yield start
+    for pid in (int(one.name) for one in Path("/proc").iterdir() if one.name.isdecimal()):
+        with contextlib.suppress(OSError):  # a payload whose pilot was killed, where the test has failed
+            if Path(f"/proc/{pid}/cwd").readlink().is_relative_to(work):
+                os.kill(pid, signal.SIGKILL)
 
 
 COMMANDS = {"run": ["run", "--max-jobs", "1", "--idle", "0.5"], "recover": ["recover"]}
@@ -302,3 +307,27 @@ def test_the_journal_of_the_version_before_is_recovered(serve, lives):
     # Then
     assert lives("recover").wait() == 0
     assert told(serve, job)["state"] == "finished"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_point_that_only_the_journal_closes_makes_no_job_finish(serve, lives, command):
+    # Given: a pilot that was killed while it evaluated its first point
+    submit(serve, study(points=1, command="sleep 600"))
+    pilot = lives(environment=PATIENCE)
+    started = until(
+        lambda: [one for one in read(lives.work) if one.get("step") == "started"], what="an evaluation that runs"
+    )
+    pilot.process.kill()
+    pilot.process.wait()
+    job = started[0]["job"]
+    # When: it is closed, as somebody writes
+    closed = line(kind="point", point=started[0]["point"], step="closed", loss=0.5)
+    write(lives, [*lines_of(lives), closed])
+    run = lives("recover", environment=PATIENCE) if command == "recover" else lives(environment=PATIENCE)
+    # Then: the job has not finished
+    until(lambda: serve.finals(job), what="its final")
+    assert told(serve, job)["state"] == "failed"
+    if command == "run":
+        run.signal(signal.SIGTERM)
+    run.wait()
+    serve.checked = False  # the next pilot was at work at the study

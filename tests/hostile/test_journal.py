@@ -73,6 +73,19 @@ def test_a_forged_record_makes_no_job_finish_and_deletes_nothing(folder, behind,
         assert told.victim_lives
 
 
+@pytest.mark.parametrize("command", journals.COMMANDS)
+@pytest.mark.parametrize("forgery", ["exit status", "exit status with a seal", "a new life"])
+def test_an_exit_status_that_the_pilot_has_not_written_counts_for_nothing(folder, forgery, command):
+    # Given: a pilot that died while its payload ran, of a job that has no outputs to look at
+    with journals.died(folder, "started", command, outputs=0) as world:
+        forged = journals.FORGERIES[forgery](journals.lines_of(world), folder)
+        # When: somebody writes that it had ended well
+        told = journals.told(world, forged, folder)
+        # Then
+        assert (told.violations, told.state) == ((), "failed")
+        assert "has not written that" in told.diags[-1]
+
+
 # --- contents that no pilot has written, with the right checksum ---------------------------------------
 
 WHOLE = {

@@ -47,6 +47,7 @@ log = events(__name__)
 
 _FIRST, _USUAL, _LAST = 0, 1, 2
 _DRY_POINT = "123"
+_ENDED = ("finished", "done", "merged")
 _LOOK_S = 0.2  # between two looks whether the server is heard again
 
 
@@ -111,6 +112,7 @@ class PointService:
         self._silent = silent
         self._held: dict[str, int] = {}
         self._finished: set[str] = set()
+        self._ended: frozenset[tuple[str, ...]] = frozenset()
         self._numbers = itertools.count()
         self._errands = Errands(connect, threads, lambda error: self.mailbox.put(Refused(error)), limit, wakers)
         self._keeper = Keeper(asker.work, asker.folder, asker.checkpoint_bytes, self._errands.pause)
@@ -128,6 +130,14 @@ class PointService:
     def resume(self, event: str, point: str, loss: float) -> None:
         """The same for a point that an earlier life has measured."""
         self._errands.add(_FIRST, lambda lines: self._close(lines, event, point, loss), awaited=True)
+
+    def confirm(self) -> None:
+        """Ask which events have ended; `has_ended` tells, once `finish` has waited for it."""
+        self._errands.add(_FIRST, self._confirm, awaited=True)
+
+    def has_ended(self, event: str) -> bool:
+        """Whether the server has the end of this event, as far as it has told."""
+        return _key(event) in self._ended
 
     def save(self, lease: Lease, work: Callable[[], Folder], known: str, limit: Deadline) -> None:
         """Save the checkpoint in the directory that ``work`` opens, unless its digest is ``known``; `Saved` comes."""
@@ -288,7 +298,16 @@ class PointService:
             statuses = self._errands.persist(lambda: lines.events.statuses(asker.job_id, asker.work.task_id))
         except (ServerRefused, CredentialError):
             return False
-        return statuses.get(tuple(event.split("-")[:4])) in ("finished", "done", "merged")
+        return statuses.get(_key(event)) in _ENDED
+
+    def _confirm(self, lines: Lines) -> None:
+        asker = self._asker
+        try:
+            statuses = self._errands.persist(lambda: lines.events.statuses(asker.job_id, asker.work.task_id))
+        except (ServerRefused, CredentialError) as error:
+            log.warning("the server does not tell which events have ended", why=str(error))
+            return
+        self._ended = frozenset(key for key, status in statuses.items() if status in _ENDED)
 
     # --- the rest -----------------------------------------------------------------------------------
 
@@ -312,3 +331,8 @@ class PointService:
         except (ServerRefused, CredentialError) as error:
             log.warning("the study's points could not be listed", why=str(error))
             self.mailbox.put(Overview(()))
+
+
+def _key(event: str) -> tuple[str, ...]:
+    """What tells an event in the server's list."""
+    return tuple(event.split("-")[:4])

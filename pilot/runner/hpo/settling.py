@@ -1,7 +1,8 @@
 """Settling: the points of a job whose pilot is no more (hpo-contract.md 10.3).
 
 A loss that was measured is told, if it was not: nobody needs to evaluate that point again. So is one that stands in a
-complete answer of an evaluation whose end nobody has seen. All other points are left to the server.
+complete answer of an evaluation whose end nobody has seen. All other points are left to the server. That one was closed
+counts if the server says so: a payload can write to the journal.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ def settled(past: Past, job_id: int, asked: PointWork, area: JobArea, pod: Pod) 
     """What became of its points, now that all is told that can be told."""
     book = Book(pod.journal)
     measured = _measured(past.points, asked, book)
-    closed = {point: entry.loss or 0.0 for point, entry in past.points.items() if entry.step is Step.CLOSED}
+    claimed = {point: entry for point, entry in past.points.items() if entry.step is Step.CLOSED}
+    closed: dict[str, float] = {}
     lost: dict[str, str] = {}
-    if measured:
-        log.info("telling losses that an earlier life has left", points=len(measured))
-        with point_service(job_id, asked, book, pod, area, min(_THREADS, len(measured))) as service:
+    if measured or claimed:
+        log.info("telling losses that an earlier life has left", points=len(measured), closed=len(claimed))
+        with point_service(job_id, asked, book, pod, area, min(_THREADS, len(measured) + 1)) as service:
+            service.confirm()
             for point, loss in measured.items():
                 service.resume(past.points[point].event, point, loss)
             limit = pod.share("outputs", pod.settings.patience)
@@ -44,6 +47,11 @@ def settled(past: Past, job_id: int, asked: PointWork, area: JobArea, pod: Pod) 
                     closed[message.point] = message.loss
                 elif isinstance(message, Lost):
                     lost[message.point] = message.why
+            for point, entry in claimed.items():
+                if service.has_ended(entry.event):
+                    closed[point] = entry.loss or 0.0
+                else:
+                    lost[point] = "the journal says that it was closed, and the server does not"
     points = PointsEnd(
         tried=sum(entry.step is not Step.LEASED for entry in past.points.values()),
         closed=closed,

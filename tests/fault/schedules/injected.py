@@ -207,7 +207,13 @@ class MemoryLanes:
         return end
 
     def move_all(
-        self, transfers: Iterable[Transfer], _deadline: Any, stop: Stop, _progress: Any = None, mercy: Any = None
+        self,
+        transfers: Iterable[Transfer],
+        _deadline: Any,
+        stop: Stop,
+        _progress: Any = None,
+        mercy: Any = None,
+        _disk: Any = None,
     ) -> Iterator[tuple[Transfer, Moved | StageError]]:
         """One after the other."""
         for transfer in transfers:

@@ -81,7 +81,7 @@ def judge(world: World) -> Result:
 
 
 def _untrue(world: World, job: int, final: history.Request) -> Iterator[Violation]:
-    if final.sent.get("pilot_error_code") == InternalError.code:
+    if final.sent.get("pilot_error_code") == InternalError("").code:
         yield Violation("P1", job, f"a fault of the pilot's own: {final.sent.get('pilot_error_diag')}")
     if final.state != "finished":
         return
