@@ -418,6 +418,18 @@ def test_odd_values_leave_no_traceback(target, body):
     assert target.errors.read_text() == ""
 
 
+@pytest.mark.parametrize("value", [1, True, 1.5, "x\0y", [], [1], {"a": 1}, "../x", "9" * 5000, None])
+def test_odd_fields_of_our_own_calls_leave_no_traceback(target, value):
+    for name in ("inputs", "archive", "queue", "study", "definition", "rules", "vo", "lifetime_s", "match"):
+        for path in ("jobs", "studies", "faults", "tokens"):
+            body = json.dumps({name: value}).encode()
+            assert target.own_call("POST", f"/local/{path}", body).status in (200, 400), (path, name)
+    for query in ("get_proxy?dn=", "get_key_pair?private_key_name=x&public_key_name=", "get_access_token?client_name="):
+        for text in ("y" * 3000, "a%00b", "%ff", ".."):
+            assert target.get(f"/api/v1/creds/{query}{text}", Accept="application/json").status == 200
+    assert target.errors.read_text() == ""
+
+
 LENGTHS = [
     ("Content-Length: -5", 400),
     ("Content-Length: +5", 400),
