@@ -54,11 +54,12 @@ class Wire:
     """One PanDA server, with the pilot's credentials. Not thread-safe: each thread has its own."""
 
     def __init__(self, transport: Transport, base: str, version: str, credentials: Credentials | None = None) -> None:
-        """Speak through ``transport``; ``version`` goes into the User-Agent."""
+        """Speak through ``transport``; ``version`` goes into the User-Agent. ``answers`` counts the good ones."""
         self._transport = transport
         self._base = base
         self._credentials = credentials
         self._seen = credentials.stamp() if credentials is not None else ()
+        self.answers = 0
         self._headers = {"User-Agent": f"panda-pod-pilot/{version}", "Accept": "application/json"}
 
     def post(self, path: str, body: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
@@ -114,6 +115,10 @@ class Wire:
         check_status(f"GET {url}", answer)
         return True
 
+    def renewed(self) -> bool:
+        """Whether a file with a credential was replaced since the last call."""
+        return self._credentials is not None and self._credentials.stamp() != self._seen
+
     def interrupt(self) -> None:
         """End the call in flight; may be called from any thread."""
         self._transport.interrupt()
@@ -146,6 +151,7 @@ class Wire:
                 method, url, body=payload, query=query, headers=headers | again, limits=limits
             )
         check_status(f"{method} {url}", answer)
+        self.answers += 1
         return answer
 
     def _authorised(self, url: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.fault.lives import Life, Rig, Tap, rigged
 from tests.lab import clean_environment, until
+from tests.studies import PATIENCE, study
 
 FORKS = ("clone", "clone3", "fork", "vfork")
 PROCESSES = ("clone", "fork", "vfork")
@@ -127,3 +128,32 @@ def test_a_stop_is_obeyed_at_once_while_nothing_can_be_started(inputs):
         assert time.monotonic() - began < GRACE_S
         rig.settle()
         assert (rig.state["state"], rig.state["pilot_error_code"]) == ("failed", 1201), said.read_text()
+
+
+@pytest.mark.parametrize("breaks", ["error=EAGAIN:when=1..7", "error=ENOMEM:when=3..9"])
+def test_evaluations_that_cannot_be_started_for_a_while_are_nobodys_failure(breaks):
+    with rigged(job=False) as rig:
+        body = {"study": study(points=4), "archive": "", "inputs": [], "queue": "LOCAL"}
+        task = rig.ask("POST", "/local/studies", json=body)["task"]
+        rig.environment |= {**PATIENCE, "PILOT_SLOTS": "2"}
+        life = live(rig, breaks, PROCESSES)
+
+        until(lambda: rig.ask("GET", f"/local/studies/{task}")["state"] != "running", what="the end of the study")
+        found = rig.ask("GET", f"/local/studies/{task}")
+        assert (found["state"], found["counts"]["evaluated"]) == ("finished", 4), life.said.read_text()
+        assert [len(one["losses"]) for one in found["points"]] == [1] * 4
+        assert struck(life) >= 7
+        assert "slot set aside" not in life.said.read_text()
+
+
+def test_evaluations_for_which_patience_is_over_fail_for_the_limit_that_was_met():
+    with rigged(job=False) as rig:
+        body = {"study": study(points=4), "archive": "", "inputs": [], "queue": "LOCAL"}
+        task = rig.ask("POST", "/local/studies", json=body)["task"]
+        rig.environment |= PATIENCE
+        life = live(rig, "error=EAGAIN:when=1+", PROCESSES, patience_s=1)
+
+        assert life.code in (0, 1), life.said.read_text()
+        (job,) = rig.ask("GET", f"/local/studies/{task}")["jobs"]
+        until(lambda: rig.ask("GET", f"/local/jobs/{job}")["state"] == "failed", what="the end of the job")
+        assert "limit of processes is reached" in rig.ask("GET", f"/local/jobs/{job}")["pilot_error_diag"]
