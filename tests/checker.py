@@ -99,7 +99,8 @@ def _token(server: str, data: Path | None) -> str:
     """The server's local token, as `pilot status` finds it unless the server's directory is known."""
     if data is not None:
         return local_token(data)
-    return configuration.local_token() or servers.token_of(server, configuration.runtime_places())
+    found = servers.known(server, configuration.runtime_places())
+    return configuration.local_token() or (found.token if found else "")
 
 
 def _judge(history: History, facts: Facts, store: Store) -> Report:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pilot import __version__
 from pilot.agent.configuration import Surroundings
-from pilot.agent.equipment import equipped, same_server
+from pilot.agent.equipment import equipped, of_this_server
 from pilot.agent.health import healthy
 from pilot.agent.node import gpu_maps, node_map
 from pilot.agent.signals import Asked
-from pilot.agent.site import find_site
+from pilot.agent.site import find_site, site_now
 from pilot.agent.taking import drained, job_file, next_job, pushed_job
 from pilot.panda.upkeep import RefreshToken
 from pilot.payload.tree import become_subreaper
@@ -25,8 +25,9 @@ from pilot.runner.refusal import refuse
 from pilot.runner.runner import run_job
 from pilot.values.deadline import Deadline
 from pilot.values.errors import BadJob
-from pilot.values.events import Redactor, events
+from pilot.values.events import events
 from pilot.values.job import Job
+from pilot.values.redaction import Redactor
 from pilot.values.settings import Settings
 from pilot.values.stop import Reason, Stop
 
@@ -63,10 +64,8 @@ def run_pilot(
 
 def _live(pod: Pod, story: Story, resources: Resources) -> int:
     """What an earlier life has left is brought to its end first; then jobs, as many as there shall be."""
-    if story.open is not None:
-        same_server(story, pod.settings)
-        if not recover(story.open, resources, pod):
-            return 1
+    if not recover(of_this_server(story, pod.settings), resources, pod, site_now):
+        return 1
     pod.journal.anew()
     site = find_site(pod)
     if site is None:

@@ -15,8 +15,12 @@ if os.getpid() == 1:
 import click
 
 from pilot import __version__
+from pilot.agent.logs import log_without_handler
+from pilot.processes.child import close_to_others
 from pilot.values.errors import PilotError, UsageError
 from pilot.values.events import events
+from pilot.values.printable import line
+from pilot.values.redaction import Redactor
 
 COMMANDS = {
     "run": "take jobs from a PanDA server and run them (the entrypoint of a pod)",
@@ -59,21 +63,29 @@ def pilot() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code. What a user did wrong is one line on stderr."""
+    close_to_others()
+    redactor = Redactor()
+    log_without_handler(redactor)
     try:
-        code = pilot.main(arguments, prog_name="pilot", standalone_mode=False)
+        code = pilot.main(arguments, prog_name="pilot", standalone_mode=False, obj=redactor)
     except click.exceptions.Exit as done:
         return done.exit_code
     except (click.ClickException, PilotError, KeyboardInterrupt, click.Abort) as error:
         message, code = _told(error)
-        print(f"pilot: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - the one line that a failure says
+        _complain(message, redactor)
     except BrokenPipeError:  # the reader of our output has gone: nothing is left to be said
         sys.stderr.close()
         code = 1
     except Exception as error:  # noqa: BLE001 - main: a fault of ours is one line too, its traceback is in the log
         events(__name__).crash("the pilot failed", error)
-        print(f"pilot: internal error: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        _complain(f"internal error: {type(error).__name__}: {error}", redactor)
         code = 1
     return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, redactor: Redactor) -> None:
+    """The one line that a failure says."""
+    print("pilot:", " ".join(line(redactor.clean(message)).split()), file=sys.stderr)  # noqa: T201
 
 
 def _told(error: BaseException) -> tuple[str, int]:

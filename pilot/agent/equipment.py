@@ -6,13 +6,13 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from pilot import __version__
 from pilot.agent.configuration import Surroundings
-from pilot.agent.scratch import ALIVE_EVERY_S, ALIVE_NAME, LOG_NAME
+from pilot.agent.scratch import ALIVE_EVERY_S, ALIVE_NAME, CREDENTIALS_NAME, LOG_NAME
 from pilot.agent.signals import Asked
 from pilot.agent.transfers import credential_rules, lane_settings
 from pilot.net.credentials import CredentialFiles, Credentials
@@ -30,7 +30,7 @@ from pilot.staging.lanes.lanes import Lanes
 from pilot.staging.lanes.wallet import Wallet
 from pilot.values.deadline import REAL_CLOCK, Deadline
 from pilot.values.errors import UsageError
-from pilot.values.events import Redactor
+from pilot.values.redaction import Redactor
 from pilot.values.settings import Settings
 from pilot.values.site import Queue, Site
 from pilot.values.stop import share
@@ -44,11 +44,12 @@ def equipped(
     settings: Settings, work: Path, around: Surroundings, redactor: Redactor, asked: Asked, journal: Journal
 ) -> Iterator[Pod]:
     """A pod whose site is not known yet but for its queue's name, and which has told the journal that it lives."""
+    redactor.learn_from(settings.http_proxy)
     credentials = Credentials(_credential_files(settings), redactor.learn, time.time)
-    reporter = _reporter(settings, credentials)
+    reporter = _reporter(settings, credentials, redactor)
     watchdog = Watchdog(settings.stuck, settings.grace, work / LOG_NAME, arrivals=asked.arrivals, stop=asked.stop)
     watchdog.testament(lambda: journal.write(Kind.STOP, reason=asked.why(watchdog.signal)))
-    wallet = Wallet(credential_rules(settings, credentials.certificate), work / "credentials", redactor.learn)
+    wallet = Wallet(credential_rules(settings, credentials.certificate), work / CREDENTIALS_NAME, redactor.learn)
     with (
         Lanes(lane_settings(settings), wallet) as lanes,
         watchdog,
@@ -85,14 +86,20 @@ def _to_keep(settings: Settings) -> dict[str, Any]:
     }
 
 
-def same_server(story: Story, settings: Settings) -> None:
-    """Raise UsageError if the open job belongs to another server than we speak to."""
+def of_this_server(story: Story, settings: Settings) -> Story:
+    """The story, if it is of the server that we speak to; else nothing is asked there about a job that has ended.
+
+    Raises UsageError for an open job of another server.
+    """
     theirs = str(story.settings.get("server", Settings().server)).rstrip("/")
-    if theirs != settings.server.rstrip("/"):
+    if theirs == settings.server.rstrip("/") or not story.life:  # a damaged journal does not tell
+        return story
+    if story.open is not None:
         raise UsageError(
-            f"the scratch directory {settings.work} holds an open job of {theirs}: "
+            f"the scratch directory {settings.work} holds an open job of {theirs[:200]}: "
             f"end it first with `pilot recover --work {settings.work}`, or choose another with --work"
         )
+    return replace(story, ended=None)
 
 
 def _credential_files(settings: Settings) -> CredentialFiles:
@@ -105,11 +112,11 @@ def _credential_files(settings: Settings) -> CredentialFiles:
     )
 
 
-def _reporter(settings: Settings, credentials: Credentials) -> Reporter:
+def _reporter(settings: Settings, credentials: Credentials, redactor: Redactor) -> Reporter:
     transport = Transport(
         settings.server, verify=settings.ca or True, certificate=credentials.certificate, proxy=settings.http_proxy
     )
-    wire = Wire(transport, settings.server, __version__, credentials)
+    wire = Wire(transport, settings.server, __version__, credentials, redactor)
     pace = Pace(settings.heartbeat, min(settings.heartbeat, settings.debug_heartbeat))
     return Reporter(PandaClient(wire), pace=pace)
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import click
-
+from pilot.agent.saying import say
 from pilot.resources.disk import Disk
 from pilot.resources.gpu import Gpus
 from pilot.resources.probe import NO_LIMIT, Resources
+from pilot.values.printable import line
 
 Row = tuple[str, str, str]
 """What, the figure, and where it comes from."""
@@ -54,7 +54,7 @@ def show(found: Resources) -> None:
     else:
         _show_columns(list(rows(found)))
     for note in found.notes:
-        click.echo(f"note: {note}")
+        say(f"note: {note}")
 
 
 def rows(found: Resources) -> Iterator[Row]:
@@ -119,18 +119,18 @@ def size(count: float) -> str:
     return f"{shown:.{0 if shown == int(shown) else 1}f} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
-def _show_table(lines: list[Row]) -> None:
+def _show_table(rows: list[Row]) -> None:
     from rich.console import Console  # noqa: PLC0415 - rich is slow to import
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     table = Table("", "this pod has", "where it comes from", header_style="bold")
-    for line in lines:
-        table.add_row(*map(Text, line))
+    for row in rows:
+        table.add_row(*(Text(line(cell)) for cell in row))
     Console().print(table)
 
 
-def _show_columns(lines: list[Row]) -> None:
-    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
-    for what, figure, source in lines:
-        click.echo(f"{what:<{widths[0]}}  {figure:<{widths[1]}}  {source}".rstrip())
+def _show_columns(rows: list[Row]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for what, figure, source in (map(line, row) for row in rows):
+        say(f"{what:<{widths[0]}}  {figure:<{widths[1]}}  {source}".rstrip())

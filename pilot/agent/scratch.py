@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
+from pilot.files.folder import Folder
+from pilot.files.opening import make_file
+from pilot.runner.own import open_own, put_aside
 from pilot.values.errors import SiteError
 from pilot.values.settings import Settings
 
@@ -15,18 +20,42 @@ ALIVE_NAME = "heartbeat"
 
 ALIVE_EVERY_S = 60.0
 
+CREDENTIALS_NAME = "credentials"
+"""The directory of the private copies of credentials that lanes work with."""
+
 DRAIN_NAME = "drain"
 """While this file is there, no job is taken (setting ``drain_file``)."""
 
+_PROBE_NAME = ".pilot-writes-here"
+
 
 def make_scratch(settings: Settings) -> Path:
-    """The directory, absolute, made if it is missing. Raises SiteError if it cannot be written."""
+    """The directory, absolute, made if it is missing. Raises SiteError if it cannot be written.
+
+    What an earlier payload has left in place of a file of ours is put aside.
+    """
     work = Path(settings.work).absolute()
     try:
         work.mkdir(parents=True, exist_ok=True)
-        probe_file = work / ".pilot-writes-here"
-        probe_file.write_bytes(b"")
-        probe_file.unlink()
+        with Folder.at(work) as volume:
+            os.close(make_file(_PROBE_NAME, at=volume.fd))
+            os.unlink(_PROBE_NAME, dir_fd=volume.fd)
+            for name in (LOG_NAME, ALIVE_NAME):
+                if _is_there(name, volume):
+                    os.close(open_own(name, os.O_WRONLY, volume.fd))
+            if _is_there(CREDENTIALS_NAME, volume) and not stat.S_ISDIR(volume.status(CREDENTIALS_NAME).st_mode):
+                put_aside(CREDENTIALS_NAME, volume.fd, "no directory")
     except OSError as error:
-        raise SiteError(f"scratch directory {work} cannot be used: {error}") from None
+        what = ": ".join(filter(None, (error.strerror, str(error.filename or ""))))
+        raise SiteError(
+            f"scratch directory {work} cannot be used: {what}: mend that, or choose another with --work"
+        ) from None
     return work
+
+
+def _is_there(name: str, volume: Folder) -> bool:
+    try:
+        volume.status(name)
+    except FileNotFoundError:
+        return False
+    return True

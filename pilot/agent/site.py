@@ -13,6 +13,7 @@ from pilot.values.deadline import Deadline
 from pilot.values.decoding import DOCUMENT, decode_json
 from pilot.values.errors import Garbled, SiteError
 from pilot.values.events import events
+from pilot.values.settings import Settings
 from pilot.values.site import Site, parse_queue, readable_storages
 
 log = events(__name__)
@@ -24,26 +25,76 @@ def find_site(pod: Pod) -> Site | None:
     Where a server does not answer in the idle time, what an earlier life on this volume has fetched is used.
     Raises SiteError, also for a queue that is not online or needs a /cvmfs that is not there.
     """
-    settings = pod.settings
-    base = settings.server.rstrip("/")
-    queue_at = settings.queuedata or f"{base}/cache/schedconfig/{settings.queue}.all.json"
-    queue_at = queue_at.replace("{pandaqueue}", settings.queue)
-    storages_at = settings.storagedata or f"{base}/cache/ddmendpoints.json"
-    remote = [url if "://" in url else "" for url in (queue_at, storages_at)]
+    remote = _remote(pod.settings)
     fetched = _fetch(remote, pod) if any(remote) else Documents(None, None)
     if fetched is None:
         return None
-    queue = parse_queue(settings.queue, fetched.queue if remote[0] else _read_json(queue_at))
-    storages, unreadable = readable_storages(fetched.storages if remote[1] else _read_json(storages_at))
-    if unreadable:
-        log.warning("storages are left out: their data cannot be read", count=len(unreadable), first=unreadable[0])
+    site = _site(fetched, pod.settings)
     if any(remote):
         _keep(_cache(pod), fetched)
-    if not queue.online:
-        raise SiteError(f"queue {queue.name} is not online")
-    if queue.needs_cvmfs and not Path("/cvmfs").is_dir():
-        raise SiteError(f"queue {queue.name} needs /cvmfs, and there is none here")
+    if not site.queue.online:
+        raise SiteError(f"queue {site.queue.name} is not online")
+    if site.queue.needs_cvmfs and not Path("/cvmfs").is_dir():
+        raise SiteError(f"queue {site.queue.name} needs /cvmfs, and there is none here")
+    return site
+
+
+def site_now(pod: Pod) -> Site:
+    """Queue and storage data for a job of an earlier life; without storages where they cannot be had now.
+
+    Never what was kept on the volume: a payload can write there, and who is in these data gets our credentials.
+    Whether the queue is online does not matter to a job that is there.
+    """
+    try:
+        return _site(_current(_remote(pod.settings), pod), pod.settings)
+    except SiteError as error:
+        log.error("no queue and storage data for the job of an earlier life", why=str(error))
+        return Site(pod.site.queue, {})
+
+
+def _site(fetched: Documents, settings: Settings) -> Site:
+    """What is told by the documents that were fetched, and by files. Raises SiteError."""
+    queue_at, storages_at = _addresses(settings)
+    queue = parse_queue(settings.queue, fetched.queue if _is_url(queue_at) else _read_json(queue_at))
+    storages, unreadable = readable_storages(fetched.storages if _is_url(storages_at) else _read_json(storages_at))
+    if unreadable:
+        log.warning("storages are left out: their data cannot be read", count=len(unreadable), first=unreadable[0])
     return Site(queue, storages)
+
+
+def _remote(settings: Settings) -> list[str]:
+    """What is to be fetched: the URLs of queue and storage data, "" for those in files."""
+    return [at if _is_url(at) else "" for at in _addresses(settings)]
+
+
+def _addresses(settings: Settings) -> tuple[str, str]:
+    """Where queue and storage data are: URLs, or paths of files."""
+    base = settings.server.rstrip("/")
+    queue_at = settings.queuedata or f"{base}/cache/schedconfig/{settings.queue}.all.json"
+    return queue_at.replace("{pandaqueue}", settings.queue), settings.storagedata or f"{base}/cache/ddmendpoints.json"
+
+
+def _is_url(text: str) -> bool:
+    return "://" in text
+
+
+def _current(urls: list[str], pod: Pod) -> Documents:
+    """What the URLs hold, asked for as long as a job may wait for a server. Raises SiteError."""
+    if not any(urls):
+        return Documents(None, None)
+    pod.reporter.fetch(*urls)
+    while True:
+        stopped = pod.stop.reason is not None
+        limit = pod.share("outputs", pod.settings.patience).sooner(pod.deadline)
+        message = pod.hear(limit, *([] if stopped else [pod.stop]))
+        if isinstance(message, Documents):
+            return message
+        if isinstance(message, Broken):
+            raise SiteError(str(message.error))
+        if message is None and stopped == (pod.stop.reason is not None):
+            unanswered = pod.reporter.unanswered
+            pod.reporter.withdraw()
+            raise SiteError(f"no answer in time: {unanswered}")
 
 
 def _fetch(urls: list[str], pod: Pod) -> Documents | None:

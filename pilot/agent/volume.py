@@ -2,71 +2,107 @@
 
 from __future__ import annotations
 
-import select
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.agent.signals import Asked
-from pilot.runner.journal import Busy, Journal, read
-from pilot.runner.past import tell
+from pilot.runner.journal import NAME, Busy, Journal, owner_of, place, read
+from pilot.runner.past import Story, tell
+from pilot.values.deadline import Deadline
 from pilot.values.events import events
 from pilot.values.stop import share
 
 log = events(__name__)
 
-_AGAIN_S = 0.25  # between two looks at a lock that somebody holds: there is no descriptor to wait for
+_SURE_S = 1.0  # for so long a pilot is met that has the volume: who has just locked it has not yet written its name
+_AGAIN_S = 0.1
 
 
 def take(work: Path, asked: Asked) -> Journal:
     """The volume's journal, for a pilot, when a recoverer is through. Raises Busy while another pilot has it."""
-    told = False
-    while True:
-        try:
-            return Journal.open(work)
-        except Busy as busy:
-            if busy.owner is None or busy.owner.role != "recover":
-                raise
+    try:
+        return Journal.open(work)
+    except Busy:
+        return _take_later(work, asked)
+
+
+def _take_later(work: Path, asked: Asked) -> Journal:
+    from pilot.agent.notices import Notices  # noqa: PLC0415 - ctypes, which a pilot alone need not load
+
+    told, sure = False, Deadline.after(_SURE_S)
+    with Notices(work, NAME) as notices:
+        while asked.stop.reason is None:
+            try:
+                return Journal.open(work)
+            except Busy as busy:
+                recoverer = busy.owner if busy.owner is not None and busy.owner.role == "recover" else None
+                if recoverer is None and sure.expired():
+                    raise
+            if recoverer is None:
+                notices.wait([asked.stop], _AGAIN_S)
+                continue
+            sure = Deadline.after(_SURE_S)
             if not told:
-                log.info("a recovery is under way here: waiting for its end", pid=busy.owner.pid)
-                told = True
-        if pause(_AGAIN_S, asked):
-            raise asked.stop.error()
+                log.info("a recovery is under way here: waiting for its end", pid=recoverer.pid)
+            told = True
+            notices.wait([asked.stop])
+    raise asked.stop.error()
 
 
 def await_open_job(work: Path, asked: Asked, grace_s: float, *, wait: bool) -> Journal | None:
     """The volume's journal, when it holds a job that nobody works at any more; None when there is none.
 
-    With ``wait`` a pilot that lives is outlived, and one that has not begun yet is waited for. A stop ends
-    that, but a pilot that is just ending has its share of the grace period first.
+    With ``wait`` a pilot that lives is outlived, and one that has not begun yet is waited for, but not after one of
+    this pod has come and gone, whatever it has left. A stop ends that, but a pilot that is just ending has its share
+    of the grace period first.
     """
-    first = tell(read(work)).life
-    outlived = False
-    while True:
-        journal = None
-        if tell(read(work)).life:
-            try:
-                journal = Journal.open(work, "recover")
-            except Busy as busy:
-                if not wait:
-                    log.info("a pilot is at work here: nothing to recover", why=str(busy))
-                    return None
-                outlived = True
-        if journal is not None:
-            story = tell(journal.past)
-            if story.open is not None:
+    if not wait:
+        return _Watch(work).look(patient=False)
+    from pilot.agent.notices import Notices  # noqa: PLC0415 - as above
+
+    watch = _Watch(work)
+    with Notices(work, NAME) as notices:
+        while True:
+            journal = watch.look()
+            late = share("outputs", grace_s, asked.stop, asked.hurry)
+            if journal is not None or watch.over or (late is not None and (not watch.met or late.expired())):
                 return journal
-            journal.close()
-            if outlived or story.life != first:
-                return None
-        late = share("outputs", grace_s, asked.stop, asked.hurry)
-        if not wait or (late is not None and (not outlived or late.expired())):
+            wakers = [one for one in (asked.stop, asked.hurry) if one.reason is None]
+            notices.wait(wakers, *([late.left()] if late is not None else []))
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What was seen of a volume's pilots. ``met``: one was at work; ``over``: one of this pod has come and gone."""
+
+    work: Path
+    met: bool = False
+    over: bool = False
+    looked: bool = False
+
+    def look(self, *, patient: bool = True) -> Journal | None:
+        """The journal, if it holds an open job of nobody's."""
+        owner = owner_of(self.work)
+        came = owner is not None and owner.role == "pilot"
+        if not came and not tell(read(self.work)).life:
             return None
-        pause(_AGAIN_S, asked)
+        try:
+            journal = Journal.open(self.work, "recover")
+        except Busy as busy:
+            if not patient:
+                log.info("a pilot is at work here: nothing to recover", why=str(busy))
+            self.met = True
+            return None
+        story = tell(journal.past)
+        if story.open is not None or story.ended is not None:
+            return journal
+        journal.close()
+        # after a look of ours the owner is us: who has the name of a pilot there has come since
+        self.over = self.met or (self.looked and came) or _is_of_this_pod(story)
+        self.looked = True
+        return None
 
 
-def pause(seconds: float, asked: Asked) -> bool:
-    """Wait; True if a stop came, now or before."""
-    if asked.stop.reason is not None:
-        time.sleep(seconds)
-        return True
-    return bool(select.select([asked.stop], [], [], seconds)[0])
+def _is_of_this_pod(story: Story) -> bool:
+    """Whether the last life was one of this pod's. One that has not told, for it wrote nothing, counts as such."""
+    return story.place in ("", place())

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import click
-
 from pilot.agent.probing import size
+from pilot.agent.saying import say
 from pilot.resources.cgroup import read_cpu_seconds
 from pilot.resources.given import Given
 from pilot.resources.gpu import Gpus, GpuSample, GpuSampler
@@ -63,7 +62,7 @@ def watch(usage: Usage, every_s: float) -> None:
             if sys.stdout.isatty():
                 _watch_live(usage, every_s)
             while True:
-                click.echo(f"{time.strftime('%H:%M:%S')}  " + "  ".join(" ".join(row) for row in usage.rows()))
+                say(f"{time.strftime('%H:%M:%S')}  " + "  ".join(" ".join(row) for row in usage.rows()))
                 time.sleep(every_s)
     except KeyboardInterrupt:
         return

@@ -78,6 +78,8 @@ def parameters(request: Request) -> object:
     if request.content_type == JSON:
         return _json(plain_body(request))
     if request.content_type.partition(";")[0].strip() == "application/x-www-form-urlencoded":
+        if len(request.body) > _LARGEST_FORM:
+            raise documents.TooLarge(_LARGEST_FORM)
         return _texts(request.body.decode("utf-8", "replace"))
     return dict(request.form)
 
@@ -105,3 +107,4 @@ def _texts(encoded: str) -> dict[str, Any]:
 
 
 _MOST_FIELDS = 10_000
+_LARGEST_FORM = 2**18

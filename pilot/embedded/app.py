@@ -23,6 +23,7 @@ from pilot.embedded.job_calls import JobCalls
 from pilot.embedded.parts import Parts
 from pilot.embedded.wire import Request
 
+_LARGEST_OWN = 2**26
 _LARGEST_UPLOAD = 2**30
 _PANDA = ("api", "server")
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH"]
@@ -124,7 +125,7 @@ def _before(parts: Parts, bodies: Bodies) -> Response | None:
         return _refused(413, "the body is too large")
     text = ""
     if not (_is_file() or _is_upload()):
-        g.held.enter_context(bodies.taken(request))
+        g.held.enter_context(bodies.taken(request, () if _is_own() else ("gzip",)))
         text = _body_text()
     jobs, state = _about(text)
     g.seq = parts.log.arrived(request.method, _full_path(), text, jobs)
@@ -150,7 +151,7 @@ def _told(error: HTTPException) -> Response | HTTPException:
 
 
 def _refused(status: int, text: str) -> Response:
-    if request.path.startswith("/local/"):
+    if _is_own():
         return _json({"error": text}, status)
     return Response(f"ERROR : {text}\n", status, content_type="text/plain")
 
@@ -219,15 +220,24 @@ def _is_file() -> bool:
     return request.path.startswith("/store/") or request.endpoint == _CACHED
 
 
+def _is_own() -> bool:
+    """Whether the local token was shown."""
+    return request.path.startswith("/local/")
+
+
 def _is_upload() -> bool:
-    return request.path.startswith(("/api/v1/file_server/upload_", "/server/panda/put_checkpoint"))
+    """Whether it brings a file that goes to the disk as it comes."""
+    paths = ("/api/v1/file_server/upload_", "/server/panda/put_checkpoint")
+    return request.path.startswith(paths) and request.mimetype == "multipart/form-data"
 
 
 def _largest() -> float:
     """How long a body may be; files of the store may have any length."""
     if _is_file():
         return float("inf")
-    return _LARGEST_UPLOAD if _is_upload() else documents.LARGEST
+    if _is_upload():
+        return _LARGEST_UPLOAD
+    return _LARGEST_OWN if _is_own() else documents.LARGEST
 
 
 def _full_path() -> str:
@@ -246,7 +256,7 @@ def _body_text() -> str:
 def _about(text: str) -> tuple[list[int], str | None]:
     """The jobs that a request is about, and the state that it tells. Raises Unreadable."""
     try:
-        sent = documents.loads(text) if text else None
+        sent = documents.loads(text, trusted=_is_own()) if text else None
     except ValueError:
         sent = None
     state = sent.get("job_status") if isinstance(sent, dict) else None

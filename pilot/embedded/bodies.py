@@ -8,13 +8,12 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from flask import Request
 from werkzeug.exceptions import (
     BadRequest,
-    RequestEntityTooLarge,
     RequestTimeout,
     ServiceUnavailable,
     UnsupportedMediaType,
@@ -35,14 +34,12 @@ class Bodies:
         self._turn = threading.Lock()
 
     @contextlib.contextmanager
-    def taken(self, request: Request) -> Iterator[None]:
+    def taken(self, request: Request, encodings: Sequence[str] = ("gzip",)) -> Iterator[None]:
         """Have the body of a request ready for the block, whose end gives the turn to the next.
 
-        Raises werkzeug's exceptions (400, 408, 413, 415, 503) and TooLarge.
+        ``encodings`` are those that it may have. Raises werkzeug's exceptions (400, 408, 413, 415, 503) and TooLarge.
         """
-        length, is_packed = request.content_length or 0, _is_packed(request)
-        if length > documents.LARGEST:
-            raise RequestEntityTooLarge
+        length, is_packed = request.content_length or 0, _is_packed(request, encodings)
         with _room(length) as body:
             _receive(request, body, length)
             size = max(length, _unpacked_size(body) if is_packed else 0)
@@ -67,10 +64,10 @@ def _room(length: int) -> IO[bytes]:
     return io.BytesIO() if length <= _SMALL_BYTES else tempfile.TemporaryFile()
 
 
-def _is_packed(request: Request) -> bool:
+def _is_packed(request: Request, encodings: Sequence[str]) -> bool:
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in ("", "identity", "gzip"):
-        raise UnsupportedMediaType("Content-Encoding: gzip or nothing")
+    if encoding not in ("", "identity", *encodings):
+        raise UnsupportedMediaType(f"Content-Encoding: {' or '.join(encodings) or 'none'} is understood here")
     return encoding == "gzip"
 
 

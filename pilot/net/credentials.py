@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ class Credentials:
         self._token_file = _find(files.token, files.token_folders)
         self._key_file = _find(files.token_key, files.token_folders)
         self._certificate = files.certificate if files.certificate and Path(files.certificate).is_file() else ""
+        self._learn_key()
         self._fresh: Token | None = None
         self._file_token: Token | None = None
         if (files.token or files.certificate) and not (self._token_file or self._certificate):
@@ -138,6 +140,11 @@ class Credentials:
     def stamp(self) -> tuple[tuple[int, int], ...]:
         """What the files look like now: where it differs from what one saw last, connections are to be made anew."""
         return tuple(_stamp(file) for file in (self._certificate, str(self._token_file or "")) if file)
+
+    def _learn_key(self) -> None:
+        if self._certificate:
+            with suppress(OSError):
+                self._learn(Path(self._certificate).read_text(errors="replace"))
 
     def _certificate_is_over(self) -> bool:
         try:

@@ -118,7 +118,7 @@ class PandaClient:
         Raises ServerUnavailable where nothing was stored but may be later (also for ``success: true`` with
         StatusCode 10 or 30), ServerRefused where it never will be.
         """
-        envelope = self.wire.post("/api/v1/pilot/update_job", clean(update), _UPDATE)
+        envelope = self.wire.post("/api/v1/pilot/update_job", clean(update, self.wire.redactor), _UPDATE)
         data = succeeded("update_job", envelope)
         if not isinstance(data, dict):
             raise ServerGarbled("update_job: success, but no data")

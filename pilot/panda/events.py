@@ -12,6 +12,8 @@ from pilot.panda.generations import Generations
 from pilot.panda.wire import Wire, decode, succeeded
 from pilot.values.decoding import decode_json
 from pilot.values.errors import Garbled, ServerGarbled, ServerRefused, ServerUnavailable
+from pilot.values.printable import line
+from pilot.values.redaction import Redactor
 
 _CALL = Limits(connect_s=15, idle_s=60, total_s=120, most_bytes=8 << 20)
 _DIAG = 500
@@ -139,7 +141,7 @@ class EventClient:
         The answer proves nothing: 1.0.4 applies the update and fails with 500, or says true and stores
         nothing (A9, A10). So what counts is what `statuses` says after it.
         """
-        body = {"event_ranges": json.dumps([_wire_form(one) for one in updates]), "version": 0}
+        body = {"event_ranges": json.dumps([_wire_form(one, self._wire.redactor) for one in updates]), "version": 0}
         try:
             self._wire.post("/api/v1/event/update_event_ranges", body, _CALL)
         except ServerRefused as error:
@@ -206,12 +208,12 @@ def _key(range_id: str) -> tuple[str, ...]:
     return tuple(range_id.split("-")[:4])
 
 
-def _wire_form(update: RangeUpdate) -> dict[str, Any]:
+def _wire_form(update: RangeUpdate, redactor: Redactor) -> dict[str, Any]:
     entry: dict[str, Any] = {"eventRangeID": update.id, "eventStatus": update.status}
     if update.error_code is not None:
         entry["errorCode"] = int(update.error_code)
     if update.error_diag:
-        entry["errorDiag"] = update.error_diag.replace("\x00", "")[:_DIAG]
+        entry["errorDiag"] = line(redactor.clean(update.error_diag))[:_DIAG]
     return entry
 
 

@@ -11,17 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+from pilot.values.printable import block, line
+from pilot.values.redaction import Redactor
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field: its JSON type, what it is made of, its unit, and a text's greatest length (0: no limit)."""
+    """A field: its JSON type, what it is made of, its unit, and a text's greatest length (0: no limit).
+
+    ``foreign``: it can hold what payloads, storages or servers have said, so secrets are taken out of it, and what
+    is not printable: from a ``line``, a ``block`` of lines, or ``json``. All other fields are ours, and arrive as
+    they are whatever a secret may be.
+    """
 
     kind: type
     source: str
     unit: str = ""
     limit: int = 0
+    foreign: Literal["", "line", "block", "json"] = ""
 
 
 _WORKER = {
@@ -64,9 +73,9 @@ CALLS: dict[str, dict[str, Field]] = {
         "batch_id": Field(str, "setting batch_id; never changes in a job's life", limit=80),
         "trans_exit_code": Field(int, "the payload's wait status: its exit code, or minus the signal"),
         "pilot_error_code": Field(int, "code of the first cause, 0 for none"),
-        "pilot_error_diag": Field(str, "text of the first cause", limit=500),
+        "pilot_error_diag": Field(str, "text of the first cause", limit=500, foreign="line"),
         "exe_error_code": Field(int, "exit code of a payload that failed by itself"),
-        "exe_error_diag": Field(str, "last line of the stderr of a payload that failed", limit=500),
+        "exe_error_diag": Field(str, "last line of the stderr of a payload that failed", limit=500, foreign="line"),
         "cpu_consumption_time": Field(int, "CPU time of the payload's processes, ended and orphaned ones too", "s"),
         "cpu_consumption_unit": Field(str, "s+<CPU model>+AVX2", limit=128),
         "cpu_architecture_level": Field(str, "level of /proc/cpuinfo's flags, such as x86_64-v3", limit=20),
@@ -84,12 +93,14 @@ CALLS: dict[str, dict[str, Field]] = {
         "tot_wbytes": Field(float, "written to storage, likewise", "bytes"),
         "rate_rbytes": Field(float, "the same through wall time", "bytes/s"),
         "rate_wbytes": Field(float, "the same through wall time", "bytes/s"),
-        "job_metrics": Field(str, "name=value entries: cores, samples, GPUs; cut at the last whole one", limit=500),
+        "job_metrics": Field(
+            str, "name=value entries: cores, samples, GPUs; cut at the last whole one", limit=500, foreign="line"
+        ),
         "n_input_files": Field(int, "inputs of the definition"),
         "job_output_report": Field(str, "JSON: guid, fsize, adler32, surl, endpoint by LFN"),
-        "meta_data": Field(str, "JSON: the job report"),
-        "pilot_log": Field(str, "end of the pilot's log of the job", limit=1024),
-        "stdout": Field(str, "debug tail, or what a command asked to see", limit=2048),
+        "meta_data": Field(str, "JSON: the job report", foreign="json"),
+        "pilot_log": Field(str, "end of the pilot's log of the job", limit=1024, foreign="block"),
+        "stdout": Field(str, "debug tail, or what a command asked to see", limit=2048, foreign="block"),
     },
     "GET pilot/get_job_status": {"job_ids": Field(int, "PandaID")},
     "POST pilot/update_worker_status": {
@@ -182,13 +193,15 @@ _CORE = (
 )
 
 
-def clean(update: Mapping[str, Any]) -> dict[str, Any]:
-    """The update as it may be sent: texts plain and cut, numbers in their type, None and what is no number left out.
+def clean(update: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
+    """The update as it may be sent, without secrets: texts plain and cut, numbers in their type.
+
+    None and what is no number is left out.
 
     Raises KeyError for a name that the server does not know.
     """
     result: dict[str, Any] = {}
-    for name, value in update.items():
+    for name, value in without_secrets(update, redactor).items():
         field = FIELDS[name]
         if value is None:
             continue
@@ -203,6 +216,22 @@ def clean(update: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(text: str) -> str:
     """Text that a database takes: no NUL, and no half of a surrogate pair, which a name that is not UTF-8 becomes."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def without_secrets(update: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
+    """The update with its foreign texts as they may be shown to anybody."""
+    return {name: _shown(value, FIELDS[name], redactor) for name, value in update.items()}
+
+
+def _shown(text: Any, field: Field, redactor: Redactor) -> Any:
+    match field.foreign if isinstance(text, str) else "":
+        case "line":
+            return line(redactor.clean(text))
+        case "block":
+            return block(redactor.clean(text))
+        case "json":
+            return redactor.json_text(text)
+    return text
 
 
 def core(update: Mapping[str, Any]) -> dict[str, Any]:

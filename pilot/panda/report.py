@@ -46,7 +46,7 @@ class Followed:
     stop: Stop
     drain: Callable[[], None] = lambda: None
     look: Callable[[str], str] = lambda _command: ""
-    learn: Callable[[str], None] = lambda _secret: None
+    learn: Callable[[object], None] = lambda _secret: None
     debug: bool = False
 
 
@@ -176,7 +176,7 @@ class Report(Duty):
         self.heard_at = self.clock.monotonic()
         commands = first_words(answer.command)
         for value in (answer.secrets or {}).values():
-            self._followed.learn(str(value))
+            self._followed.learn(value)
         self._stop_if_told(commands)
         if "softkill" in commands and not self._drained:
             self._drained = True

@@ -183,6 +183,8 @@ class Reporter:
             try:
                 self._work()
                 break
+            except SystemExit:  # the thread is to end, as a test's clock wants it
+                break
             except BaseException as error:  # noqa: BLE001 - the thread's top: heartbeats and final go on, whatever it was
                 self._tell_fault(error)
             if self._closing and self._faults > _MOST_FAULTS:

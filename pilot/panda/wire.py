@@ -29,6 +29,7 @@ from pilot.values.errors import (
     ServerRefused,
     ServerUnavailable,
 )
+from pilot.values.redaction import Redactor
 
 DOCUMENT = Limits(connect_s=15, idle_s=30, total_s=60, most_bytes=DOCUMENT_RULES.most_bytes)
 UPLOAD = Limits(connect_s=15, idle_s=60, total_s=300)
@@ -53,8 +54,19 @@ _PERMANENT_500 = (
 class Wire:
     """One PanDA server, with the pilot's credentials. Not thread-safe: each thread has its own."""
 
-    def __init__(self, transport: Transport, base: str, version: str, credentials: Credentials | None = None) -> None:
-        """Speak through ``transport``; ``version`` goes into the User-Agent. ``answers`` counts the good ones."""
+    def __init__(
+        self,
+        transport: Transport,
+        base: str,
+        version: str,
+        credentials: Credentials | None = None,
+        redactor: Redactor | None = None,
+    ) -> None:
+        """Speak through ``transport``; ``version`` goes into the User-Agent. ``answers`` counts the good ones.
+
+        ``redactor`` knows the secrets that no text may hold which is sent.
+        """
+        self.redactor = redactor or Redactor()
         self._transport = transport
         self._base = base
         self._credentials = credentials
@@ -87,7 +99,7 @@ class Wire:
             raise ServerGarbled(f"GET {url}: {error}") from None
 
     def upload(self, url: str, name: str, content: bytes) -> dict[str, Any]:
-        """POST a file as multipart part ``file`` (panda-protocol.md 12.1); the envelope."""
+        """POST a file, as it is, as multipart part ``file`` (panda-protocol.md 12.1); the envelope."""
         body, content_type = encode_multipart_formdata({"file": (name, content, "application/octet-stream")})
         return decode(self._send("POST", url, UPLOAD, payload=body, content_type=content_type))
 

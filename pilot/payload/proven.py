@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pilot.payload.procfs import Process, Snapshot, boot_id, has_mark, look, pid_namespace, readable, send, snapshot
@@ -25,6 +26,7 @@ TELL_S = 1.0
 """How long polite signals may take: a fork bomb leaves us little CPU."""
 
 _CROWD = 256
+_MARK = re.compile(r"[0-9a-f]{32}")
 
 QUIET = 3
 """So many looks without a process end a tree whose orphans do not come to us."""
@@ -73,6 +75,17 @@ _PROOF_KINDS: dict[str, type[str | int]] = {
     "pid_namespace": int,
     "cgroup": str,
 }
+
+
+def doubted(proof: Proof) -> Proof | None:
+    """What a proof proves that lay where others can write; None where that is nothing.
+
+    A forged one could name any process, which is why pid and start time count only of a process that carries the
+    payload's mark. So a zombie, which shows none, does not stand for its session here.
+    """
+    if not _MARK.fullmatch(proof.mark):
+        return None
+    return proof if proof.pid and has_mark(proof.pid, proof.mark) else replace(proof, pid=0)
 
 
 def proof_before(mark: str) -> Proof:

@@ -45,9 +45,9 @@ class Subgroup:
 
     @classmethod
     def found(cls, path: str, mark: str) -> Subgroup | None:
-        """A group that an earlier pilot made: it exists, and its name holds the payload's mark."""
+        """A group that an earlier pilot made: the kernel has it, and its name holds the payload's mark."""
         group = cls(Path(path))
-        return group if mark and group.path.name == _PREFIX + mark and group._file("cgroup.procs").exists() else None
+        return group if mark and group.path.name == _PREFIX + mark and _is_group(group.path) else None
 
     @property
     def entrance(self) -> Path:
@@ -105,6 +105,24 @@ def _own_folder(sysroot: Path) -> Path | None:
     own = [path, PurePosixPath()] if ".." not in path.parts else [PurePosixPath()]
     candidates = [sysroot / mount / where for mount in _MOUNTS for where in own]
     return next((one for one in candidates if _lists_us(one)), None)
+
+
+def _is_group(folder: Path) -> bool:
+    """Whether it is a control group, and not a directory of somebody who wants its "members" killed."""
+    try:
+        real = os.path.realpath(folder) == str(folder)
+        device = (folder / "cgroup.procs").stat(follow_symlinks=False).st_dev
+    except (OSError, ValueError):
+        return False
+    return real and any(device == _device(Path("/", mount)) for mount in _MOUNTS)
+
+
+def _device(mount: Path) -> int | None:
+    """The device of a mounted hierarchy; None where none is mounted."""
+    try:
+        return (mount / "cgroup.controllers").stat().st_dev
+    except OSError:
+        return None
 
 
 def _lists_us(folder: Path) -> bool:

@@ -1,9 +1,8 @@
 """The journal: what the pilot has done that the world can see, on the scratch volume, for the next life.
 
-One file for a volume. A record is one line: the CRC-32 of what follows (8 hex digits), a space, a JSON object
-with its ``kind`` and ``time``. It is written in one call and is durable before the step goes on; a torn last
-record is cut off when the file is opened. The lock on it says whose volume this is: the kernel drops it with
-the process, however that ends.
+One file for a volume, whose lines `records.py` writes and reads. A record is durable before the step goes on; a torn
+last one is cut off when the file is opened, and of a damaged file a copy is kept. The lock on it, and on its
+directory, says whose volume this is: the kernel drops it with the process, however that ends.
 
 A job has about ten records, a job with many outputs one more for each. The file begins anew with each job.
 """
@@ -13,17 +12,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
+import hashlib
 import os
+import secrets
+import socket
+import stat
 import threading
 import time
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from pilot.files.opening import open_file, read_at, read_file, replace_file
+from pilot.payload.procfs import boot_id
+from pilot.runner.own import open_own, put_aside
+from pilot.runner.records import MOST_BYTES, Content, Record, line_of, parse
 from pilot.values.errors import JournalBroken, SiteError
 from pilot.values.events import events
 
@@ -32,8 +37,12 @@ log = events(__name__)
 NAME = "journal"
 RESERVE_NAME = "journal.reserve"
 
+_OWNER_NAME = f"{NAME}.owner"
 _RESERVE_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_DAMAGED = (f"{NAME}.damaged-1", f"{NAME}.damaged-2", f"{NAME}.damaged-3")
+_TRIES = 5
+_ROLES = ("pilot", "recover")
 
 
 class Kind(StrEnum):
@@ -55,15 +64,19 @@ class Kind(StrEnum):
     FINAL = "final"
     ENDED = "ended"
     LEFT = "left"
+    DAMAGED = "damaged"
 
 
 RECORDS: Mapping[Kind, tuple[str, str]] = {
-    Kind.LIFE: ("the pilot starts, and again at the top of each job", "life, pid, settings (no secrets, no defaults)"),
+    Kind.LIFE: (
+        "the pilot starts, and again at the top of each job",
+        "life, pid, place (which pod), settings (no secrets, no defaults)",
+    ),
     Kind.ASKING: ("before a job is asked for, once however often it is", ""),
     Kind.NOTHING: ("no answer is awaited any more, and none was a job", "lost: answers that may have held one"),
     Kind.TAKEN: (
         "a job came, before anything is done with it",
-        "job, attempt, identity (the fields of each update), area, outputs, log, zips, inputs, cores",
+        "job, attempt, identity (fields of each update), area, outputs, log, zips, inputs, cores; seal: a SHA-256",
     ),
     Kind.PLANNED: (
         "the plan is made, before a byte is moved",
@@ -83,7 +96,10 @@ RECORDS: Mapping[Kind, tuple[str, str]] = {
         "each step of a hyper-parameter point, before the world can see what follows from it",
         "point, step (leased, starting, started, ended, measured, told, closed, left); event, number, proof, loss",
     ),
-    Kind.EXITED: ("the payload's exit status was collected", "exit_code, cpu_s, max_rss_kib, seconds, stopped (by us)"),
+    Kind.EXITED: (
+        "the payload's exit status was collected",
+        "exit_code, cpu_s, max_rss_kib, seconds, stopped (by us); seal: what only the life that took the job knew",
+    ),
     Kind.STORING: (
         "before outputs or the log are sent, and when others had their places",
         "files; destinations of those that go elsewhere",
@@ -91,11 +107,13 @@ RECORDS: Mapping[Kind, tuple[str, str]] = {
     Kind.STORED: ("one file lies at its destination, verified", "lfn, guid, size, checksum, url, endpoint"),
     Kind.FINAL: ("before the one final is sent; after it nothing else is ever said", "fields"),
     Kind.ENDED: ("the server has answered the final, or has given the attempt away", "verdict"),
-    Kind.LEFT: ("the pilot leaves in order", "code"),
+    Kind.LEFT: ("the pilot, or a recoverer, leaves in order", "code"),
+    Kind.DAMAGED: ("the file was found damaged", "what; as_name: where a copy of it lies"),
 }
 """When each record is written, and what it holds beside kind and time (Unix, in seconds)."""
 
-Record = Mapping[str, Any]
+OF_NO_JOB = (Kind.LIFE, Kind.ASKING, Kind.NOTHING, Kind.LEFT, Kind.DAMAGED)
+"""All other records are of the job that was taken last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,46 +127,48 @@ class Owner:
 class Journal:
     """The journal of one volume, held. Writing is thread-safe."""
 
-    def __init__(self, folder: Path, fd: int, records: list[Record]) -> None:
-        """Made by `open`."""
+    def __init__(self, folder: Path, at: int, fd: int, content: Content) -> None:
+        """Made by `open`; ``at`` is the directory's descriptor."""
         self.folder = folder
-        self.past = tuple(records)
+        self.past = content.records
+        self._damage = "" if any(one["kind"] == Kind.DAMAGED for one in self.past) else content.damage
+        if self._damage:
+            self.past += ({"kind": Kind.DAMAGED.value, "time": time.time(), "what": self._damage},)
+        self._at = at
         self._fd = fd
         self._lock = threading.Lock()
-        self._size = os.lseek(fd, 0, os.SEEK_END)
+        self._size = content.end
         self._life: dict[str, Any] = {}
+        self._job: dict[str, Any] = {}
+        self._seal = ""
 
     @classmethod
     def open(cls, folder: Path, role: str = "pilot") -> Journal:
-        """Take the volume. Raises Busy while another process holds it, SiteError if it cannot be written."""
-        path = folder / NAME
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise SiteError(f"the journal {path} cannot be opened: {error.strerror}") from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise Busy(folder, owner_of(folder)) from None
-        except OSError as error:
-            os.close(fd)
-            raise SiteError(f"the journal {path} cannot be locked: {error.strerror}") from None
-        try:
-            records, good = _parse(_content(fd))
-            os.ftruncate(fd, good)
-            _reserve(folder / RESERVE_NAME)
-            (folder / f"{NAME}.owner").write_text(f"{os.getpid()} {role}\n")
-            _sync(folder)
-        except OSError as error:
-            os.close(fd)
-            raise SiteError(f"the journal {path} cannot be used: {error.strerror}") from None
-        return cls(folder, fd, records)
+        """Take the volume. Raises Busy while another process holds it, SiteError if it cannot be used."""
+        with contextlib.ExitStack() as opened:
+            try:
+                at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                opened.callback(os.close, at)
+                fd = _taken(folder, at)
+                opened.callback(os.close, fd)
+                content = parse(read_at(fd, 0, MOST_BYTES + 1))
+                if content.torn:
+                    log.warning("the journal ends in a torn record", bytes=content.torn)
+                os.ftruncate(fd, content.end)
+                _reserve(at)
+                _write_owner(f"{os.getpid()} {role}\n".encode(), at)
+                os.fsync(at)  # the file's name is as durable as its content
+            except OSError as error:
+                raise SiteError(_no_use(folder, error)) from None
+            opened.pop_all()
+        return cls(folder, at, fd, content)
 
     def begin(self, **facts: object) -> None:
-        """The first record of a life; `anew` repeats it."""
-        self._life = dict(facts)
-        self.write(Kind.LIFE, **facts)
+        """The first record of a life; `anew` repeats it. Of a damaged journal a copy is kept."""
+        self._life = {"place": place(), **facts}
+        if self._damage:
+            self.write(Kind.DAMAGED, what=self._damage, as_name=_kept(self._damage, self._fd, self._at))
+        self.write(Kind.LIFE, **self._life)
 
     def anew(self) -> None:
         """Forget what has ended: the file starts over with this life's first record."""
@@ -177,7 +197,8 @@ class Journal:
             log.error("the journal cannot be written", record=kind, why=error.strerror)
 
     def _append(self, kind: Kind, facts: Mapping[str, object]) -> None:
-        line = _line({"kind": kind.value, "time": round(time.time(), 3), **facts})
+        about = self._about(kind, facts)
+        line = line_of({"kind": kind.value, "time": round(time.time(), 3), **about, **facts, **self._sealed(kind)})
         with self._lock:
             try:
                 self._put(line)
@@ -185,6 +206,19 @@ class Journal:
                 if error.errno not in _FULL or not self._freed():
                     raise
                 self._put(line)
+
+    def _about(self, kind: Kind, facts: Mapping[str, object]) -> dict[str, Any]:
+        """Whose record this is: any one that is left of a job tells whose job it was."""
+        if kind is Kind.TAKEN:
+            self._job = {name: facts[name] for name in ("job", "attempt") if name in facts}
+        return {} if kind in OF_NO_JOB else self._job
+
+    def _sealed(self, kind: Kind) -> dict[str, str]:
+        """What proves the record of the exit status: while the payload runs, nobody but this process knows it."""
+        if kind is Kind.TAKEN:
+            self._seal = secrets.token_hex(16)
+            return {"seal": sealed(self._seal)}
+        return {"seal": self._seal} if kind is Kind.EXITED and self._seal else {}
 
     def _put(self, line: bytes) -> None:
         """All of the line, durably, or nothing of it."""
@@ -202,7 +236,7 @@ class Journal:
     def _freed(self) -> bool:
         """Give up the reserve: the disk is full, and the last words need a few kilobytes."""
         try:
-            (self.folder / RESERVE_NAME).unlink()
+            os.unlink(RESERVE_NAME, dir_fd=self._at)
         except OSError:
             return False
         log.warning("the disk is full: the journal's reserve is used")
@@ -215,6 +249,7 @@ class Journal:
     def close(self) -> None:
         """Give the volume back."""
         os.close(self._fd)
+        os.close(self._at)
 
     def __enter__(self) -> Self:
         """Close on leaving the block."""
@@ -239,8 +274,8 @@ class Busy(SiteError):
 def owner_of(folder: Path) -> Owner | None:
     """Who holds the volume, as it has written down; None where that cannot be read."""
     try:
-        pid, role = (folder / f"{NAME}.owner").read_text().split()
-        return Owner(int(pid), role)
+        pid, role = read_file(str(folder / _OWNER_NAME), most_bytes=100).decode("ascii").split()
+        return Owner(int(pid), role) if role in _ROLES else None
     except (OSError, ValueError):
         return None
 
@@ -248,65 +283,114 @@ def owner_of(folder: Path) -> Owner | None:
 def read(folder: Path) -> tuple[Record, ...]:
     """The records as they stand now, without taking the volume; none where there is no journal."""
     try:
-        return tuple(_parse((folder / NAME).read_bytes())[0])
+        fd = open_file(str(folder / NAME), links=0)
     except OSError:
         return ()
-
-
-def _line(record: Record) -> bytes:
-    text = json.dumps(record, default=str).encode()
-    return b"%08x %b\n" % (zlib.crc32(text), text)
-
-
-def _content(fd: int) -> bytes:
-    size = os.fstat(fd).st_size
-    return os.pread(fd, size, 0)
-
-
-def _parse(content: bytes) -> tuple[list[Record], int]:
-    """The whole records, and where the last of them ends. What is torn can be at the end only."""
-    records: list[Record] = []
-    good = 0
-    for line in _lines(content):
-        record = _record(line)
-        if record is None:
-            log.warning("the journal ends in a torn record", bytes=len(content) - good)
-            break
-        records.append(record)
-        good += len(line)
-    return records, good
-
-
-def _lines(content: bytes) -> Iterator[bytes]:
-    start = 0
-    while start < len(content):
-        end = content.find(b"\n", start)
-        stop = len(content) if end < 0 else end + 1
-        yield content[start:stop]
-        start = stop
-
-
-def _record(line: bytes) -> Record | None:
-    """The record of a line; None for one that is torn."""
-    crc, space, text = line.partition(b" ")
-    if not line.endswith(b"\n") or not space or crc != b"%08x" % zlib.crc32(text[:-1]):
-        return None
-    value = json.loads(text)
-    return value if isinstance(value, dict) else None
-
-
-def _sync(folder: Path) -> None:
-    """Make the file's name as durable as its content."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        return parse(read_at(fd, 0, MOST_BYTES + 1)).records
+    except OSError:
+        return ()
     finally:
         os.close(fd)
 
 
-def _reserve(file: Path) -> None:
+def place() -> str:
+    """Which pod this is: the same text in all of its containers, another one in another pod or after a boot."""
+    try:
+        network = Path("/proc/self/ns/net").stat().st_ino
+    except OSError:
+        network = 0
+    return f"{socket.gethostname()} {network} {boot_id()}"
+
+
+def sealed(seal: str) -> str:
+    """What a seal is known by before it is shown."""
+    return hashlib.sha256(seal.encode()).hexdigest()
+
+
+def _taken(folder: Path, at: int) -> int:
+    """The journal's descriptor, locked. Raises Busy, or OSError.
+
+    The directory is locked as well, for who removes the file must not come by another lock. Where directories have
+    no locks (NFS), the file's is enough.
+    """
+    _lock(at, folder, needed=False)
+    for _ in range(_TRIES):
+        fd = _opened(at)
+        try:
+            _lock(fd, folder, needed=True)
+            if _is_named(fd, at):
+                return fd
+        except (OSError, Busy):
+            os.close(fd)
+            raise
+        os.close(fd)
+    raise OSError(errno.EBUSY, "somebody puts another file in its place again and again")
+
+
+def _lock(fd: int, folder: Path, *, needed: bool) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Busy(folder, owner_of(folder)) from None
+    except OSError:
+        if needed:
+            raise
+
+
+def _opened(at: int) -> int:
+    """The journal's descriptor. What it shares with another name is copied first: we would write into both."""
+    with contextlib.suppress(FileNotFoundError):
+        found = os.stat(NAME, dir_fd=at, follow_symlinks=False)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+            shared = open_file(NAME, at=at, links=0)
+            try:
+                replace_file(NAME, read_at(shared, 0, MOST_BYTES + 1), at=at)
+            finally:
+                os.close(shared)
+    return open_own(NAME, os.O_RDWR | os.O_CREAT, at)
+
+
+def _is_named(fd: int, at: int) -> bool:
+    """Whether the journal's name still means this file."""
+    try:
+        named = os.stat(NAME, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(named, os.fstat(fd))
+
+
+def _no_use(folder: Path, error: OSError) -> str:
+    what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"the journal {folder / NAME} cannot be opened: {what}: mend that, or choose another directory with --work"
+
+
+def _kept(damage: str, fd: int, at: int) -> str:
+    """Copy a damaged journal, and say so: the copy's name. There are three at most, the first two and the last."""
+    names = set(os.listdir(at))
+    name = next((one for one in _DAMAGED if one not in names), _DAMAGED[-1])
+    log.error("the journal is damaged: its whole records are used, and a copy is kept", what=damage, copy=name)
+    try:
+        replace_file(name, read_at(fd, 0, MOST_BYTES), at=at)
+    except OSError as error:
+        log.warning("no copy of the damaged journal", why=error.strerror)
+    return name
+
+
+def _write_owner(text: bytes, at: int) -> None:
+    try:
+        replace_file(_OWNER_NAME, text, at=at)
+    except IsADirectoryError:
+        put_aside(_OWNER_NAME, at, "a directory")
+        replace_file(_OWNER_NAME, text, at=at)
+
+
+def _reserve(at: int) -> None:
     """Room for the last records of a job on a disk that the payload has filled."""
-    if file.exists() and file.stat().st_size >= _RESERVE_BYTES:
-        return
-    with contextlib.suppress(OSError), file.open("wb") as stream:
-        os.posix_fallocate(stream.fileno(), 0, _RESERVE_BYTES)
+    with contextlib.suppress(OSError):
+        fd = open_own(RESERVE_NAME, os.O_WRONLY | os.O_CREAT, at)
+        try:
+            if os.fstat(fd).st_size < _RESERVE_BYTES:
+                os.posix_fallocate(fd, 0, _RESERVE_BYTES)
+        finally:
+            os.close(fd)

@@ -97,6 +97,15 @@ def _packed(job: Job, name: Lfn, outcome: Outcome, pod: Pod, area: JobArea) -> L
     raise AssertionError  # the last try returns or raises
 
 
+def packed_log(name: Lfn, area: JobArea) -> Left | None:
+    """The log tarball that an earlier life has packed; None where it is not there any more."""
+    try:
+        with area.own.below(_PLACE) as place, place.open(name) as file:
+            return left_of(file.fileno(), place.path / name)
+    except OSError:
+        return None
+
+
 def _written(
     folder: str, name: Lfn, report: bytes, saved: Sequence[str], most_bytes: int, pod: Pod, area: JobArea
 ) -> Left:

@@ -17,6 +17,7 @@ from pilot.resources.gpu import Gpu, choose, cuda_visible
 from pilot.resources.probe import Resources
 from pilot.runner.area import JobArea
 from pilot.runner.pod import Pod
+from pilot.runner.secrecy import hide_file
 from pilot.values.deadline import Deadline
 from pilot.values.errors import NoPayloadCredential, ResourceError
 from pilot.values.job import Job
@@ -85,6 +86,7 @@ def _credentials(pod: Pod, area: JobArea, stop: Stop) -> Mapping[str, str]:
     for path in filter(None, paths.values()):
         if not Path(path).is_file():
             raise NoPayloadCredential(f"the payload's credential {path} is not there")
+        hide_file(path, pod.redactor)
     if settings.payload_proxy_role:
         paths["X509_USER_PROXY"] = str(_fetched(pod, area, stop))
     return {name: path for name, path in paths.items() if path}
@@ -100,6 +102,7 @@ def _fetched(pod: Pod, area: JobArea, stop: Stop) -> Path:
             message.error if isinstance(message, Broken) else f"none within {_ANSWER_S:g} s: {pod.reporter.unanswered}"
         )
         raise NoPayloadCredential(f"no proxy for the payload: {why}")
+    pod.redactor.learn_of_job(message.text)
     with closing(area.root_folder.create(_PROXY)) as file:
         file.append(message.text.encode("ascii", "replace"))
     return area.root / _PROXY

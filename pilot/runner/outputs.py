@@ -145,7 +145,11 @@ def _stored(job: Job, file: OutputFile, end: Moved | StageError, pod: Pod) -> St
         raise end
     if end.checksum is None:  # not of a file that we have read
         raise TransferFailed(f"{file.lfn}: its checksum is not known", "out")
-    guid = file.guid or str(uuid.uuid5(_NAMESPACE, f"{job.id}:{job.attempt}:{file.lfn}"))
-    stored = StoredFile(file.lfn, guid, end.size, end.checksum, end.route.destination, end.route.endpoint)
+    stored = StoredFile(file.lfn, guid_of(job, file), end.size, end.checksum, end.route.destination, end.route.endpoint)
     pod.journal.write(Kind.STORED, **stored_json(stored))
     return stored
+
+
+def guid_of(job: Job, file: OutputFile) -> str:
+    """The one of the definition, or one that is the same in each life."""
+    return file.guid or str(uuid.uuid5(_NAMESPACE, f"{job.id}:{job.attempt}:{file.lfn}"))

@@ -1,18 +1,25 @@
-"""Past: what the journal proves of the job that an earlier life has left open."""
+"""Past: what the journal tells of the job that an earlier life has left open.
+
+A payload can write to the volume. So a record's facts are taken by their types, and what they cannot be is damage,
+which fails the job. What is well-formed may still be a lie: `recovery.py` looks before it acts on it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pilot.panda.fields import FIELDS
 from pilot.payload.proven import Proof
+from pilot.runner import facts
 from pilot.runner.area import JobArea
 from pilot.runner.hpo.book import NO_ENTRIES, Entries, folded
-from pilot.runner.journal import Kind, Record
+from pilot.runner.journal import Kind, sealed
+from pilot.runner.records import Record
 from pilot.staging.lanes.standing import origin
 from pilot.staging.planning.plan import Way
 from pilot.values.hpo import Checkpoints, PointWork
@@ -26,9 +33,17 @@ from pilot.values.usage import GpuUsage, Memory, Usage
 Destinations = Mapping[Lfn, tuple[Way, ...]]
 
 
+_IDENTITY = ("site_name", "node", "scheduler_id", "pilot_id", "batch_id")
+_FINAL_FIELDS = frozenset(FIELDS) - {"job_id", "attempt_nr", *_IDENTITY}
+
+
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A job that was taken and has no end yet. What is None did not happen, as far as was recorded."""
+    """A job that was taken and has no end yet. What is None did not happen, as far as was recorded.
+
+    ``seal`` is what the record of its exit status must be sealed with, "" in journals of before there were any;
+    ``damage`` says what cannot be understood of the journal.
+    """
 
     job_id: int
     attempt: int | None
@@ -41,42 +56,76 @@ class Past:
     points: Entries = field(default_factory=lambda: NO_ENTRIES)
     payload: PayloadEnd | None = None
     payload_s: float = 0.0
-    trusted: frozenset[str] = frozenset()
     storing: frozenset[Lfn] = frozenset()
     stored: tuple[StoredFile, ...] = ()
     memory: Memory | None = None
     usage: Usage | None = None
     stop: Reason | None = None
     final: Mapping[str, Any] | None = None
+    seal: str = ""
+    damage: str = ""
+
+    def is_of(self, job_id: int, attempt: int | None) -> bool:
+        """Whether it is this attempt."""
+        return (self.job_id, self.attempt) == (job_id, attempt)
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What the journal tells: the job that is open, when a question for one was left open, and the last life."""
+    """What the journal tells: the job that is open, when a question for one was left open, and the last life.
+
+    ``ended`` is a job whose end the server has, it says, though the life that said so did not leave in order: a
+    payload that ends its pilot could have written that. ``place`` is the last life's pod; see `journal.place`.
+    """
 
     open: Past | None = None
+    ended: Past | None = None
     asked_at: float | None = None
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     life: str = ""
+    place: str = ""
     left: bool = False
 
 
 def tell(records: tuple[Record, ...]) -> Story:
     """Fold the records. What a newer version has added is passed over."""
-    story = Story()
+    story, damage = Story(), ""
     own = True  # whether the life that speaks is the one that has taken the job
     for record in records:
         kind = str(record.get("kind"))
         own = kind == Kind.TAKEN or (own and kind != Kind.LIFE)
         if kind == Kind.STOP and not own:
             continue
-        if kind in _STORY:
-            story = replace(story, **_STORY[kind](record))
-        elif kind in _JOB and story.open is not None:
-            story = replace(story, open=replace(story.open, **_JOB[kind](record)))
-        elif kind in _ADDS and story.open is not None:
-            story = replace(story, open=replace(story.open, **_ADDS[kind](story.open, record)))
-    return story
+        try:
+            story = _next(story, kind, record)
+        except ValueError as error:
+            damage = damage or f"{kind}: {error}"
+        if kind == Kind.DAMAGED:
+            damage = damage or str(record.get("what"))[:200]
+    return replace(story, open=_marked(story.open, damage), ended=_marked(story.ended, damage))
+
+
+def _next(story: Story, kind: str, record: Record) -> Story:
+    """The story with one more record. Raises ValueError for one that cannot be part of it."""
+    if kind in _STORY:
+        return _STORY[kind](story, record)
+    if kind not in _JOB:
+        return story
+    job_id, attempt = facts.whole_or_none(record, "job"), facts.whole_or_none(record, "attempt")
+    if job_id is not None and story.ended is not None and story.ended.is_of(job_id, attempt):
+        return story
+    past = story.open
+    if past is None:
+        if job_id is None:
+            return story
+        past = Past(job_id, attempt, MappingProxyType({}), _time(record))  # the record of its coming is lost
+    elif job_id is not None and not past.is_of(job_id, attempt):
+        raise ValueError(f"it is of job {job_id}, and job {past.job_id} is open")
+    return replace(story, open=replace(past, **_JOB[kind](past, record)))
+
+
+def _marked(past: Past | None, damage: str) -> Past | None:
+    return replace(past, damage=past.damage or damage) if past is not None else None
 
 
 # --- what is written, and how it is read ------------------------------------------------------------
@@ -108,17 +157,20 @@ def _work_json(work: PointWork) -> dict[str, Any]:
 
 
 def _work(value: Mapping[str, Any]) -> PointWork:
-    metrics, save = value["metrics"], value["checkpoints"]
-    output = Lfn(value["output_file"])
+    metrics = facts.texts(value, "metrics") if value.get("metrics") is not None else None
+    save = facts.texts(value, "checkpoints") if value.get("checkpoints") is not None else None
+    output = Lfn(facts.text(value, "output_file"))
+    if metrics is not None and len(metrics) != 2:
+        raise ValueError("metrics: not two names")
     return PointWork(
-        task_id=value["task_id"],
+        task_id=facts.whole(value, "task_id"),
         command="",
         point_file=output,
         output_file=output,
         meta_file=output,
         metrics=(Lfn(metrics[0]), Lfn(metrics[1])) if metrics else None,
-        idds=value["idds"],
-        segment=value["segment"],
+        idds=facts.text_or_none(value, "idds"),
+        segment=facts.whole_or_none(value, "segment"),
         checkpoints=Checkpoints(tuple(save)) if save else None,
     )
 
@@ -128,27 +180,53 @@ def _declared(file: OutputFile) -> dict[str, Any]:
 
 
 def _output(value: Mapping[str, Any]) -> OutputFile:
-    guid = Guid(value["guid"]) if value["guid"] else None
-    return OutputFile(Lfn(value["lfn"]), guid=guid, may_be_missing=value["may_be_missing"])
+    guid = facts.text_or_none(value, "guid")
+    may_be_missing = facts.switch(value, "may_be_missing")
+    return OutputFile(Lfn(facts.text(value, "lfn")), guid=Guid(guid) if guid else None, may_be_missing=may_be_missing)
 
 
-def _taken(record: Record) -> Past:
-    began = datetime.fromtimestamp(record["time"], UTC)
-    past = Past(record["job"], record["attempt"], record["identity"], began)
-    if "area" not in record:  # refused: nothing of it was begun
-        return past
-    job = Job(
-        id=record["job"],
-        attempt=record["attempt"],
+def _taken(story: Story, record: Record) -> Story:
+    """A job came. One that is open already has come only once, whatever else is written."""
+    job_id, attempt = facts.whole(record, "job", 1), facts.whole_or_none(record, "attempt")
+    if story.open is not None and not story.open.is_of(job_id, attempt):
+        raise ValueError(f"job {job_id} came while job {story.open.job_id} was open")
+    if story.open is not None and story.open.job is not None:
+        return story
+    past = Past(job_id, attempt, MappingProxyType({}), _time(record))
+    try:  # whose job it is counts, whatever else is wrong with it
+        past = replace(past, identity=_identity(record), seal=facts.text(record, "seal", ""))
+        if "area" in record:  # else it was refused: nothing of it was begun
+            past = replace(past, job=_job(record), area=JobArea(Path(facts.text(record, "area"))))
+    except ValueError as error:
+        past = replace(past, damage=f"{Kind.TAKEN}: {error}")
+    return replace(story, open=past, ended=None, asked_at=None)
+
+
+def _identity(record: Record) -> Mapping[str, Any]:
+    """The fields that each update carries, and no others: those of the job itself are not its to change."""
+    value = facts.mapping(record, "identity")
+    return {name: facts.text(value, name) for name in _IDENTITY if value.get(name) is not None}
+
+
+def _job(record: Record) -> Job:
+    log = facts.mapping(record, "log") if record.get("log") is not None else None
+    zips = facts.mapping(record, "zips", {})
+    hpo = facts.mapping(record, "hpo") if record.get("hpo") is not None else None
+    return Job(
+        id=facts.whole(record, "job", 1),
+        attempt=facts.whole(record, "attempt"),
         command="",
-        inputs=tuple(InputFile(Lfn(lfn)) for lfn in record["inputs"]),
-        outputs=tuple(_output(one) for one in record["outputs"]),
-        log=_output(record["log"]) if record["log"] else None,
-        zips={Lfn(archive): tuple(map(Lfn, members)) for archive, members in record.get("zips", {}).items()},
-        cores=record["cores"],
-        hpo=_work(record["hpo"]) if record.get("hpo") else None,
+        inputs=tuple(InputFile(Lfn(lfn)) for lfn in facts.texts(record, "inputs")),
+        outputs=tuple(_output(one) for one in facts.mappings(record, "outputs")),
+        log=_output(log) if log else None,
+        zips={Lfn(archive): tuple(map(Lfn, facts.texts(zips, archive))) for archive in zips},
+        cores=facts.whole(record, "cores"),
+        hpo=_work(hpo) if hpo else None,
     )
-    return replace(past, job=job, area=JobArea(Path(record["area"])))
+
+
+def _time(record: Record) -> datetime:
+    return datetime.fromtimestamp(facts.number(record, "time"), UTC)
 
 
 def destinations_json(destinations: Destinations) -> dict[str, Any]:
@@ -163,12 +241,16 @@ def trusted(destinations: Destinations, site: Site) -> list[str]:
 
 
 def destinations_from(value: Mapping[str, Any]) -> Destinations:
-    """The same, read back."""
-    return {Lfn(lfn): tuple(_way(*way) for way in ways) for lfn, ways in value.items()}
+    """The same, read back. Raises ValueError."""
+    return {Lfn(lfn): tuple(_way(one) for one in facts.listed(value, lfn)) for lfn in value}
 
 
-def _way(url: str, endpoint: str | None, via: str | None) -> Way:
-    return Way(Url(url), Endpoint(endpoint) if endpoint else None, Url(via) if via else None)
+def _way(value: object) -> Way:
+    if not isinstance(value, list) or len(value) != 3:
+        raise ValueError("a way is no list of three")
+    parts = {"url": value[0], "endpoint": value[1], "via": value[2]}
+    endpoint, via = facts.text_or_none(parts, "endpoint"), facts.text_or_none(parts, "via")
+    return Way(Url(facts.text(parts, "url")), Endpoint(endpoint) if endpoint else None, Url(via) if via else None)
 
 
 def stored_json(file: StoredFile) -> dict[str, Any]:
@@ -185,77 +267,126 @@ def stored_json(file: StoredFile) -> dict[str, Any]:
 
 def _memory_from(record: Record) -> Memory | None:
     """None where there was no limit."""
-    if not record["limit_bytes"]:
-        return None
-    return Memory(record["memory_bytes"], record["limit_bytes"], record["oom_kills"])
+    limit = facts.whole(record, "limit_bytes")
+    return Memory(facts.whole(record, "memory_bytes"), limit, facts.whole(record, "oom_kills")) if limit else None
 
 
 def usage_from(value: Mapping[str, Any]) -> Usage:
-    """The last state of the usage, read back."""
-    return Usage(**{**value, "gpus": tuple(GpuUsage(**one) for one in value["gpus"])})
-
-
-def _end_from(record: Record) -> PayloadEnd:
-    return PayloadEnd(record["exit_code"], record["cpu_s"], record["max_rss_kib"], stopped=record["stopped"])
-
-
-def _stored_from(record: Record) -> StoredFile:
-    return StoredFile(
-        Lfn(record["lfn"]),
-        record["guid"],
-        record["size"],
-        Checksum.parse(record["checksum"]),
-        Url(record["url"]),
-        Endpoint(record["endpoint"]) if record["endpoint"] else None,
+    """The last state of the usage, read back. Raises ValueError."""
+    gpus = tuple(
+        GpuUsage(
+            facts.text(one, "uuid"),
+            facts.whole(one, "samples"),
+            facts.number_or_none(one, "utilisation"),
+            facts.whole(one, "max_used_bytes"),
+            facts.number_or_none(one, "energy_j"),
+        )
+        for one in facts.mappings(value, "gpus", [])
     )
+    figures: dict[str, type] = {one.name: type(one.default) for one in fields(Usage) if one.name != "gpus"}
+    read = {name: kind(facts.number(value, name)) for name, kind in figures.items() if name in value}
+    return Usage(**read, gpus=gpus)
+
+
+def _exited(past: Past, record: Record) -> dict[str, Any]:
+    """The exit status, which only the life that ran the payload has seen; see `Journal`."""
+    if past.seal and sealed(facts.text(record, "seal", "")) != past.seal:
+        raise ValueError("the pilot that ran the payload has not written that")
+    end = PayloadEnd(
+        facts.whole(record, "exit_code", -255),
+        facts.number(record, "cpu_s"),
+        facts.whole(record, "max_rss_kib"),
+        stopped=facts.switch(record, "stopped"),
+    )
+    return {"payload": end, "payload_s": facts.number(record, "seconds")}
+
+
+def _stored(past: Past, record: Record) -> dict[str, Any]:
+    endpoint = facts.text_or_none(record, "endpoint")
+    file = StoredFile(
+        Lfn(facts.text(record, "lfn")),
+        Guid(facts.text(record, "guid")),
+        facts.whole(record, "size"),
+        Checksum.parse(facts.text(record, "checksum")),
+        Url(facts.text(record, "url")),
+        Endpoint(endpoint) if endpoint else None,
+    )
+    return {"stored": (*(one for one in past.stored if one.lfn != file.lfn), file)}
 
 
 def _storing(past: Past, record: Record) -> dict[str, Any]:
     """What an earlier life has begun to store, and where it went on when another file had its place."""
-    renamed = destinations_from(record.get("destinations", {}))
+    renamed = destinations_from(facts.mapping(record, "destinations", {}))
     return {
-        "storing": past.storing.union(map(Lfn, record["files"])),
+        "storing": past.storing.union(map(Lfn, facts.texts(record, "files"))),
         "destinations": MappingProxyType({**past.destinations, **renamed}),
     }
 
 
 def _point(past: Past, record: Record) -> dict[str, Any]:
     """One more step of a point; the proof of the evaluation that was started last stands for the payload."""
-    proof = {"proof": Proof.from_json(record["proof"])} if "proof" in record else {}
+    proof = {"proof": _proof(record)} if "proof" in record else {}
     return {"points": folded(past.points, record), **proof}
+
+
+def _proof(record: Record) -> Proof:
+    return Proof.from_json(facts.mapping(record, "proof"))
+
+
+def _final(record: Record) -> Mapping[str, Any]:
+    """The final's fields: those that the server knows and that are not the job's identity. Raises ValueError."""
+    value = facts.mapping(record, "fields")
+    if value.get("job_status") not in ("finished", "failed"):
+        raise ValueError("fields: no final state")
+    for name, one in value.items():
+        if (
+            name not in FIELDS
+            or name in ("job_id", "attempt_nr", *_IDENTITY)
+            or not isinstance(one, str | int | float | None)
+        ):
+            raise ValueError(f"fields: {ascii(name)[:40]} is no field of a final")
+        if FIELDS[name].kind is not str and isinstance(one, str):
+            raise ValueError(f"fields: {name} is a text")
+    return value
+
+
+def _ended(story: Story, record: Record) -> Story:
+    """The end is known. The server is asked whether that is so, unless the pilot has gone on or left in order."""
+    facts.text(record, "verdict")
+    past = story.open
+    return replace(story, open=None, ended=past if past is not None else story.ended)
 
 
 # --- what each kind changes: of the story, and of the job that is open -------------------------------------
 
-_STORY: Mapping[str, Callable[[Record], dict[str, Any]]] = {
-    Kind.LIFE: lambda record: {
-        "settings": record.get("settings", {}),
-        "life": record.get("life", ""),
-        "left": False,
-    },
-    Kind.LEFT: lambda _record: {"left": True},
-    Kind.ASKING: lambda record: {"asked_at": record["time"]},
-    Kind.NOTHING: lambda record: {"asked_at": record["time"] if record["lost"] else None},
-    Kind.TAKEN: lambda record: {"open": _taken(record), "asked_at": None},
-    Kind.ENDED: lambda _record: {"open": None},
+_STORY: Mapping[str, Callable[[Story, Record], Story]] = {
+    Kind.LIFE: lambda story, record: replace(
+        story,
+        settings=facts.mapping(record, "settings", {}),
+        life=facts.text(record, "life", ""),
+        place=facts.text(record, "place", ""),
+        left=False,
+    ),
+    Kind.LEFT: lambda story, _record: replace(story, left=True, ended=None),
+    Kind.ASKING: lambda story, record: replace(story, asked_at=record["time"]),
+    Kind.NOTHING: lambda story, record: replace(story, asked_at=record["time"] if record.get("lost") else None),
+    Kind.TAKEN: _taken,
+    Kind.ENDED: _ended,
 }
 
-_JOB: Mapping[str, Callable[[Record], dict[str, Any]]] = {
-    Kind.PLANNED: lambda record: {
-        "destinations": destinations_from(record["destinations"]),
-        "trusted": frozenset(record.get("trusted", ())),
+_JOB: Mapping[str, Callable[[Past, Record], dict[str, Any]]] = {
+    Kind.PLANNED: lambda _past, record: {"destinations": destinations_from(facts.mapping(record, "destinations"))},
+    Kind.STARTING: lambda _past, record: {"proof": _proof(record)},
+    Kind.STARTED: lambda _past, record: {"proof": _proof(record)},
+    Kind.USAGE: lambda _past, record: {
+        "memory": _memory_from(record),
+        "usage": usage_from(facts.mapping(record, "usage")),
     },
-    Kind.STARTING: lambda record: {"proof": Proof.from_json(record["proof"])},
-    Kind.STARTED: lambda record: {"proof": Proof.from_json(record["proof"])},
-    Kind.USAGE: lambda record: {"memory": _memory_from(record), "usage": usage_from(record["usage"])},
-    Kind.STOP: lambda record: {"stop": Reason(record["reason"])},
-    Kind.EXITED: lambda record: {"payload": _end_from(record), "payload_s": record["seconds"]},
-    Kind.FINAL: lambda record: {"final": record["fields"]},
-}
-
-_ADDS: Mapping[str, Callable[[Past, Record], dict[str, Any]]] = {
+    Kind.STOP: lambda _past, record: {"stop": Reason(facts.text(record, "reason"))},
+    Kind.EXITED: _exited,
     Kind.STORING: _storing,
+    Kind.STORED: _stored,
     Kind.POINT: _point,
-    Kind.STORED: lambda past, record: {"stored": (*past.stored, _stored_from(record))},
+    Kind.FINAL: lambda _past, record: {"final": _final(record)},
 }
-"""The kinds of which a job has several records: each adds to what was known."""
+"""What each kind adds to what was known of the job."""

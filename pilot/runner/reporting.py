@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pilot.panda.fields import without_secrets
 from pilot.panda.messages import Broken, Reported, Verdict
 from pilot.resources.probe import Resources
 from pilot.runner import telling
@@ -33,8 +34,10 @@ def deliver(job: Job, outcome: Outcome, resources: Resources, pod: Pod) -> bool:
 def conclude(job_id: int, fields: Mapping[str, Any], pod: Pod) -> bool:
     """Say the one final of the followed job, which is in the journal before; whether the server has answered it.
 
-    A final without an answer stays open in the journal: the next life says it again, word for word.
+    A final without an answer stays open in the journal: the next life says it again, word for word, and does not
+    know the job's secrets.
     """
+    fields = without_secrets(fields, pod.redactor)
     pod.journal.write(Kind.FINAL, fields=fields)
     verdict = _await_verdict(fields, pod)
     if verdict is None or verdict.verdict is Verdict.GAVE_UP:

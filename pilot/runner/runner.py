@@ -34,6 +34,7 @@ from pilot.runner.past import Destinations
 from pilot.runner.pod import Pod, Stopwatch
 from pilot.runner.refusal import refuse
 from pilot.runner.reporting import deliver
+from pilot.runner.secrecy import hide
 from pilot.staging.planning.plan import Trust, make_plan
 from pilot.values.errors import BadJob, InternalError, JobError, JournalBroken, NoWorkDirectory, SiteError
 from pilot.values.events import events
@@ -59,8 +60,7 @@ def run_job(job: Job, resources: Resources, pod: Pod) -> bool:
         refuse(job.id, job.attempt, error, pod)
         raise SiteError(str(error)) from error
     with area, Inspector(area) as inspector, job_log(area.log, pod.redactor), Stop(pod.stop) as stop:
-        for secret in job.secrets.values():
-            pod.redactor.learn(secret)
+        hide(job, area, pod.redactor)
         log.info("job acquired", job=job.id, attempt=job.attempt, area=area.root)
         pod.reporter.follow(_followed(job, identity, stop, inspector, pod))
         pod.reporter.phase(telling.phase(State.STARTING, Phase.STARTING, began))
@@ -95,7 +95,7 @@ def end_job(
 
 def _followed(job: Job, identity: Mapping[str, Any], stop: Stop, inspector: Inspector, pod: Pod) -> Followed:
     """What the server's commands can do to this job."""
-    return Followed(identity, stop, pod.drain.request, inspector.look, pod.redactor.learn, job.debug)
+    return Followed(identity, stop, pod.drain.request, inspector.look, pod.redactor.learn_of_job, job.debug)
 
 
 def _seen_by(job: Job, pod: Pod) -> Pod:

@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from pilot.files.opening import open_file
 from pilot.payload.proven import Proof, end_all_proven
 from pilot.processes.starting import start_thread
 from pilot.values.deadline import Budget, Deadline
@@ -136,7 +137,8 @@ class Watchdog:
         stopped = self._hard.expired()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         why = "the grace period is nearly over" if stopped else f"nothing done for {self._stuck_s:g} s"
-        with self._log_file.open("a") as file:
+        descriptor = open_file(str(self._log_file), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        with os.fdopen(descriptor, "a") as file:
             file.write(f"{stamp} ERROR   the pilot is stuck and ends itself: {why}\n")
             file.flush()
             faulthandler.dump_traceback(file, all_threads=True)

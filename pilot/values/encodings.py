@@ -25,6 +25,7 @@ LONGEST = 128
 
 _MOST_LEAVES = 1000
 _MOST_TEXT = 1 << 18
+_CERTIFICATE = re.compile(r"-----BEGIN (?:\w+ )?CERTIFICATE-----[^-]*-----END (?:\w+ )?CERTIFICATE-----")
 _BREAKS = b"\r\n"
 _ALPHABET = bytes.maketrans(b"-_", b"+/")
 _UNKNOWN = (0, 2, 3)  # characters of base64 that other bytes have a part in, by how many of those come first
@@ -46,7 +47,12 @@ def needles(secret: object) -> dict[bytes, int]:
 
 
 def _texts(secret: object) -> set[str]:
-    """The secret's texts: of an object its leaves, and its own text as JSON or Python writes it."""
+    """The secret's texts: of an object its leaves, and its own text as JSON or Python writes it.
+
+    Of a file with a key and its certificates, such as a proxy, the key.
+    """
+    if isinstance(secret, str):
+        secret = _CERTIFICATE.sub("", secret)
     value = _read(secret) if isinstance(secret, str) else secret
     found = {secret.strip()} if isinstance(secret, str) else set()
     if isinstance(value, (dict, list)):

@@ -11,6 +11,7 @@ import re
 import time
 from typing import Any
 
+from pilot.values.printable import block, line, lines
 from pilot.values.redaction import Redactor
 
 __all__ = ["Events", "JsonFormatter", "Redactor", "TextFormatter", "events"]
@@ -48,27 +49,31 @@ def events(name: str) -> Events:
     return Events(name)
 
 
-def _one_line(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f]+", " ", text)
-
-
 class TextFormatter(logging.Formatter):
-    """``2026-11-22T10:00:00Z INFO  stored file=words.txt bytes=12``."""
+    """``2026-11-22T10:00:00Z INFO  stored file=words.txt bytes=12``.
+
+    Secrets are taken out of each value before it is quoted; none can end the line, or begin another.
+    """
 
     def __init__(self, redactor: Redactor) -> None:
         super().__init__()
         self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
-        """The event as a line; a traceback follows on lines of its own."""
+        """The event as a line; a traceback follows on lines of its own, which no event looks like."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+        parts = [stamp, f"{record.levelname:<7}", line(self._redactor.clean(record.getMessage()))]
+        parts += [f"{key}={_shown(value)}" for key, value in self._keys(record).items()]
+        traceback = self._traceback(record).splitlines()
+        return "\n".join([" ".join(parts), *(f"  | {one}" for one in traceback)])
+
+    def _keys(self, record: logging.LogRecord) -> dict[str, Any]:
+        """The event's keys, without what is not known, as values of JSON without secrets."""
         keys = getattr(record, "keys", {})
-        parts = [stamp, f"{record.levelname:<7}", record.getMessage()]
-        parts += [f"{key}={_shown(value)}" for key, value in keys.items() if value is not None]
-        line = self._redactor.clean(_one_line(" ".join(parts)))
-        if record.exc_info:
-            line += "\n" + self._redactor.clean(self.formatException(record.exc_info))
-        return line
+        return {line(key): lines(self._redactor.value(_plain(one))) for key, one in keys.items() if one is not None}
+
+    def _traceback(self, record: logging.LogRecord) -> str:
+        return block(self._redactor.clean(self.formatException(record.exc_info))) if record.exc_info else ""
 
 
 class JsonFormatter(TextFormatter):
@@ -80,16 +85,31 @@ class JsonFormatter(TextFormatter):
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
             "source": record.name,
-            "event": record.getMessage(),
-            **{key: value for key, value in getattr(record, "keys", {}).items() if value is not None},
+            "event": line(self._redactor.clean(record.getMessage())),
+            **self._keys(record),
         }
         if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return self._redactor.clean(json.dumps(entry, default=str))
+            entry["traceback"] = self._traceback(record)
+        return json.dumps(entry)
 
 
-def _shown(value: object) -> str:
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: what it has not is text."""
+    match value:
+        case bool() | int() | float() | None:
+            return value
+        case str():
+            return str(value)
+        case dict():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_plain(one) for one in value]
+    return str(value)
+
+
+def _shown(value: Any) -> str:
+    """A value in a line of text: as JSON where it would not be one word."""
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = str(value)
+    text = value if isinstance(value, str) else json.dumps(value)
     return json.dumps(text) if re.search(r"[\s\"=]", text) or not text else text

@@ -7,12 +7,14 @@ beginning or end is taken out as well, if it is `_EDGE` bytes or more.
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from pilot.values.encodings import LONGEST, needles, normal
 
@@ -27,14 +29,15 @@ _MOST_SPAN = 2 * LONGEST + _SOME  # of a needle, with the line breaks in it
 Span = tuple[int, int]
 
 _PATTERNS = (
-    re.compile(r"(?i)(bearer[ %20+]{1,3})[\w.~+/=-]{8,}"),
-    re.compile(r"(?i)(authorization['\"]?[:=] ?['\"]?(?:basic |bearer )?)[\w.~+/=-]{8,}"),
+    re.compile(r"(?i)(?P<kept>bearer[ %20+]{1,3})(?P<secret>[\w.~+/=-]{8,})"),
+    re.compile(r"(?i)(?P<kept>authorization['\"]?[:=] ?['\"]?(?:basic |bearer )?)(?P<secret>[\w.~+/=-]{8,})"),
     re.compile(
-        r"(?i)((?:authz|(?:access_|refresh_|id_)?token|sig|(?:X-(?:Amz|Goog)-)?(?:Signature|Credential|Security-Token))"
-        r"['\"]?(?:=|%3D|['\"]: ?)['\"]?)[^&\s\"']+"
+        r"(?i)(?P<kept>(?:authz|(?:access_|refresh_|id_)?token|sig|"
+        r"(?:X-(?:Amz|Goog)-)?(?:Signature|Credential|Security-Token))"
+        r"['\"]?(?:=|%3D|['\"]: ?)['\"]?)(?P<secret>[^&\s\"']+)"
     ),
-    re.compile(r"(\w://[^/\s:@\"']*:)[^/\s@\"']+(?=@)"),  # user:password@host
-    re.compile(r"()\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"),  # a JWT
+    re.compile(r"(?P<kept>\w://[^/\s:@\"']*:)(?P<secret>[^/\s@\"']+)(?=@)"),  # user:password@host
+    re.compile(r"(?P<kept>)(?P<secret>\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"),  # a JWT
 )
 """What looks like a secret, in texts of the pilot's own making."""
 
@@ -73,22 +76,28 @@ class Redactor:
         """Hide this from now on: a text, or an object and all its texts (those of 6 characters and more)."""
         self._add(self._own, secret)
 
+    def learn_from(self, text: str) -> None:
+        """Hide what in this text looks like a secret, such as the password or the signature in a URL."""
+        for secret in _secrets_in(text):
+            self.learn(secret)
+
     def learn_of_job(self, secret: object) -> None:
         """The same for a secret of the job that is being worked on."""
         self._add(self._of_job, secret)
 
-    def begin_job(self, secrets: Iterable[object]) -> None:
-        """A job begins, with these secrets; those of the job before are forgotten."""
+    def begin_job(self, secrets: Iterable[object], texts: Iterable[str] = ()) -> None:
+        """A job begins, with these secrets, and those in these texts; those of the job before are forgotten."""
         with self._lock:
             self._of_job = {}
-        for secret in secrets:
+            self._known = Known.of(_newest(self._own))
+        for secret in [*secrets, *(one for text in texts for one in _secrets_in(text))]:
             self._add(self._of_job, secret)
 
     def clean(self, text: str) -> str:
         """The text with ``***`` in place of secrets."""
         text = self._without_known(text)
         for pattern in _PATTERNS:
-            text = pattern.sub(rf"\1{_MASK}", text)
+            text = pattern.sub(rf"\g<kept>{_MASK}", text)
         return text
 
     def value(self, value: Any, depth: int = _MOST_DEPTH) -> Any:
@@ -103,6 +112,13 @@ class Redactor:
             case list() | tuple():
                 return [self.value(one, depth - 1) for one in value]
         return value
+
+    def json_text(self, text: str) -> str:
+        """A JSON text without the secrets in it, still JSON; any other text as `clean` leaves it."""
+        try:
+            return json.dumps(self.value(json.loads(text)))
+        except (ValueError, RecursionError):
+            return self.clean(text)
 
     def pieces(self, source: Iterable[bytes]) -> Iterator[bytes]:
         """A stream of bytes in pieces of any size, each secret in it overwritten with as many ``*``.
@@ -148,6 +164,13 @@ class Cleaned:
         given = bytes(self._rest[:end])
         del self._rest[:end]
         return given
+
+
+def _secrets_in(text: str) -> Iterator[str]:
+    for pattern in _PATTERNS:
+        for match in pattern.finditer(text):
+            yield match["secret"]
+            yield unquote(match["secret"])
 
 
 def _newest(store: dict[str, dict[bytes, int]]) -> dict[bytes, int]:

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import requests
 
 from pilot.embedded.server import EmbeddedServer
 from tests.contract.embedded_client import Client, running
@@ -46,6 +47,24 @@ def test_a_job_asks_for_what_the_study_says(client):
     }
     assert expected.items() <= job.arguments.items()
     assert "&" not in job.arguments["-p"]
+
+
+def test_losses_are_reported_under_the_key_of_the_study_and_no_other(client):
+    task = Task(client, study(1))
+    job = task.job()
+    url, (point,) = job.definition["progressUrl"], job.take()
+    assert Task(client, study(1, study="another")).job().definition["progressUrl"] != url
+    body = {"steps": [{"step": 1, "loss": 0.5}]}
+    for told, status in (
+        (url, 200),
+        (url[:-8] + "x/points", 404),
+        (f"{client.url}/studies/{task.id}/points", 404),
+        (f"{client.url}/local/studies/{task.id}/points", 401),
+    ):
+        answer = requests.post(f"{told}/{point}/progress", json=body, timeout=10)
+        assert answer.status_code == status, told
+    assert [one["loss"] for one in task.point(point)["progress"]] == [0.5]
+    assert requests.post(f"{url}/{point}/progress", json={"steps": 1}, timeout=10).status_code == 400
 
 
 def test_a_job_that_waited_for_the_next_life_names_its_address(tmp_path):

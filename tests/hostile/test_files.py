@@ -71,7 +71,7 @@ def known_files(tmp_path_factory):
 
 
 LAYOUT = [
-    "journal", "journal.owner", "journal.reserve", "pilot.log", "heartbeat", "credentials", "pilot",
+    "journal", "journal.owner", "journal.reserve", "pilot.log", "heartbeat", "site-*.json", "credentials", "pilot",
     "pilot/job-*", "pilot/job-*/pilot.log", "pilot/job-*/payload.stdout", "pilot/job-*/payload.stderr",
     "pilot/job-*/usage.jsonl", "pilot/job-*/log.reserve", "job-*", "job-*/work", "job-*/tmp",
 ]  # fmt: skip

@@ -288,6 +288,12 @@ def test_a_bomb_is_refused_and_costs_no_memory(fresh, encoding):
     assert fresh.grown_mib < MOST_MIB
 
 
+def test_a_bomb_is_not_unpacked_beyond_the_limit(fresh):
+    """Four gigabytes would take a core for longer than this waits."""
+    bomb = gzip.compress(b"0" * 100_000_000, mtime=0) * 40
+    assert fresh.ask("POST", UPDATE, bomb, **JSON, Content_Encoding="gzip").status == 413
+
+
 def test_many_bombs_at_once_cost_no_more_than_one(fresh):
     kinds = [bomb for _, bomb in bombs()]
     answers = together(24, lambda n: fresh.ask("POST", UPDATE, kinds[n % len(kinds)], **JSON, Content_Encoding="gzip"))
@@ -299,8 +305,33 @@ def test_large_bodies_without_compression_are_refused_or_wait_for_each_other(fre
     wide = json.dumps({"a": "\U0001f600" + "a" * 4_100_000}, ensure_ascii=False).encode()
     answers = together(12, lambda _: fresh.ask("POST", UPDATE, wide, **JSON))
     assert {one.status for one in answers} == {200}
-    assert fresh.ask("POST", UPDATE, b"[" + b" " * 9_000_000 + b"]", **JSON).status == 413
+    assert fresh.ask("POST", UPDATE, b"[" + b" " * 5_000_000 + b"]", **JSON).status == 413
     assert fresh.grown_mib < MOST_MIB
+
+
+@pytest.mark.parametrize("path", ["/api/v1/file_server/upload_cache_file", "/server/panda/put_checkpoint", UPDATE])
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", "no/such"])
+def test_only_files_of_a_form_may_be_large(fresh, path, kind):
+    assert fresh.ask("POST", path, b"[" + b" " * 100_000_000 + b"]", Content_Type=kind).status == 413
+
+
+def test_a_form_of_many_or_large_fields_costs_no_memory(fresh):
+    part = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+    multipart = {"Content_Type": "multipart/form-data; boundary=x"}
+    for path in ("/api/v1/file_server/upload_cache_file", UPDATE):
+        large = part % (b"file", b"y" * 100_000_000) + b"--x--\r\n"
+        many = b"".join(part % (b"f%d" % n, b"y") for n in range(30_000)) + b"--x--\r\n"
+        for body in (
+            large,
+            many,
+            b"--x\r\n" + b"A: b\r\n" * 1_000_000,
+            b"--x" + b"\r\n" * 1_000_000,
+            b"y" * 50_000_000,
+        ):
+            assert fresh.ask("POST", path, body, **multipart).status in (200, 413), body[:60]
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    for body in (b"a&" * 1_000_000, b"a=b&" * 1_000_000, b"a=" + b"%41" * 1_000_000):
+        assert fresh.ask("POST", UPDATE, body, **form).status in (200, 400, 413)
 
 
 def together(count, work):

@@ -42,8 +42,7 @@ class _Handler(Answers):
 
     def handle_expect_100(self) -> bool:
         if self.server.refusal:
-            self.say([HINTS, PROCESSING])
-            self.head(self.server.refusal, Connection="close")
+            self.wfile.write(HINTS + PROCESSING + b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % self.server.refusal)
             return False
         self.say(self.server.leave)
         return True
@@ -138,6 +137,15 @@ def test_a_refusal_behind_informational_answers_is_one(status, error, herald, mo
         move("out", herald.url("up"))
 
     assert "/up" not in herald.files
+    assert "DELETE" not in [seen.method for seen in herald.seen]  # not a byte was sent that would have to go
+
+
+@pytest.mark.parametrize(("count", "error"), [(100, None), (101, Unreachable)])
+def test_so_many_are_passed_over_and_no_more(count, error, herald, around):
+    herald.before = [PROCESSING] * count
+
+    with pytest.raises(error, match="more than 100") if error else contextlib.nullcontext():
+        http.stat(Side(herald.url("f")), around, None)
 
 
 def test_another_protocol_is_an_answer(herald, around):

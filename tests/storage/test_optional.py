@@ -83,6 +83,7 @@ def test_a_server_that_refuses_to_be_asked_for_a_checksum_is_asked_without(statu
     assert http.stat(Side(server.url("f")), around, "adler32") == Stat(len(CONTENT), None)
     with pytest.raises(FileMissing):
         http.stat(Side(server.url("none")), around, "adler32")
+    assert set(server.methods) == {"HEAD"}
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 500, 501])

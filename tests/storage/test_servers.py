@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from pilot.staging.lanes.lanes import Lanes
+from pilot.staging.order import partial_path
 from pilot.staging.transfer import Moved, Transfer
 from pilot.values.deadline import Deadline
 from pilot.values.errors import Denied, Exists, FileMissing, Md5Mismatch, Mismatch, StageError, Stalled, Unreachable
@@ -299,7 +300,7 @@ def test_a_stale_partial_file_is_no_obstacle_and_is_not_followed(xrootd, downloa
     xrootd.put("stale", CONTENT)
     work.mkdir()
     (tmp_path / "victim").write_bytes(b"untouched")
-    (work / "in.dat.part").symlink_to(tmp_path / "victim")
+    Path(partial_path(xrootd.http("stale"), f"{work}/in.dat")).symlink_to(tmp_path / "victim")
 
     move(download(xrootd.http("stale"), CONTENT))
 

@@ -20,6 +20,7 @@ from pilot.resources.gpu import Gpu, Gpus
 from pilot.runner.observing import metrics
 from pilot.runner.past import usage_from
 from pilot.runner.telling import job_metrics, used
+from pilot.values.redaction import Redactor
 from pilot.values.usage import GpuUsage, Sample, Usage
 from tests.lab import until
 
@@ -90,7 +91,7 @@ def test_usage_survives_the_journal():
 
 def test_usage_is_told_in_kib_and_whole_seconds():
     usage = Usage(samples=2, seconds=2.0, cpu_s=3.6, max_rss=10 * MIB, avg_rss=2.5 * MIB, written_bytes=100)
-    told = clean(used(usage, 2, Cpu(model="A CPU", avx2=True)))
+    told = clean(used(usage, 2, Cpu(model="A CPU", avx2=True)), Redactor())
     assert (told["cpu_consumption_time"], told["cpu_consumption_unit"]) == (4, "s+A CPU+AVX2")
     assert (told["max_rss"], told["avg_rss"], told["mean_core_count"]) == (10240, 2560, 2)
     assert (told["tot_wbytes"], told["rate_wbytes"]) == (100, 50)

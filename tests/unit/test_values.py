@@ -7,8 +7,9 @@ import pytest
 from pilot.panda.fields import FIELDS, clean
 from pilot.values.deadline import Budget, Clock, Deadline
 from pilot.values.errors import SiteError
-from pilot.values.events import JsonFormatter, Redactor, TextFormatter
+from pilot.values.events import JsonFormatter, TextFormatter
 from pilot.values.names import Lfn, Scope
+from pilot.values.redaction import Redactor
 from pilot.values.site import Protocol, deterministic_path, file_url, parse_queue, parse_storages
 from pilot.values.stop import Reason, Stop
 
@@ -129,7 +130,8 @@ def test_an_update_leaves_in_the_servers_types_and_lengths():
             "pilot_error_diag": "x\x00" * 600,
             "meta_data": None,
             "node": "n" * 200,
-        }
+        },
+        Redactor(),
     )
     assert update["cpu_consumption_time"] == 12
     assert len(update["pilot_error_diag"]) == 500
@@ -137,5 +139,5 @@ def test_an_update_leaves_in_the_servers_types_and_lengths():
     assert len(update["node"]) == 128
     assert "meta_data" not in update
     with pytest.raises(KeyError):
-        clean({"jobId": 1})
+        clean({"jobId": 1}, Redactor())
     assert FIELDS["job_output_report"].kind is str

@@ -11,6 +11,7 @@ import click
 from pilot.staging.transfer import ThirdParty
 from pilot.values.errors import UsageError
 from pilot.values.names import Checksum
+from pilot.values.redaction import Redactor
 
 _VALUE = re.compile(r"(?i)(ad|adler32|md|md5)(:.*)?")
 _SHOWN = "adler32"
@@ -57,8 +58,15 @@ class _Command(click.Command):
 @click.option("--config", metavar="FILE", help="settings file  [/etc/pilot/pilot.yaml, if there is one]")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object, and nothing else")
 @click.option("-v", "--verbose", is_flag=True, help="tell of each attempt on stderr")
+@click.pass_obj
 def command(
-    sources: tuple[str, ...], target: str, checksum: str | None, third_party: ThirdParty | None, **more: Any
+    redactor: Redactor,
+    /,
+    sources: tuple[str, ...],
+    target: str,
+    checksum: str | None,
+    third_party: ThirdParty | None,
+    **more: Any,
 ) -> int:
     """Copy files and directories between storages and this machine, each verified by its checksum.
 
@@ -69,7 +77,7 @@ def command(
     from pilot.agent.local.copying import Request, copy_files  # noqa: PLC0415 - `pilot copy --help` does without
 
     more.pop("recursive")
-    return copy_files(Request(sources, target, _checksum(checksum), third_party, **more))
+    return copy_files(Request(sources, target, _checksum(checksum), third_party, **more), redactor)
 
 
 def with_checksum_value(arguments: list[str]) -> list[str]:

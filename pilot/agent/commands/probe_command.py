@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import click
 
 from pilot.agent import configuration
+from pilot.agent.saying import say_json
 from pilot.agent.scratch import ALIVE_EVERY_S, ALIVE_NAME
 from pilot.values.errors import PilotError, UsageError
 from pilot.values.settings import Resolved
@@ -75,7 +75,7 @@ def _tell(resolved: Resolved, every_s: float | None, *, as_json: bool) -> int:
     visible = configuration.visible_gpus()
     found = probe(work, given=given, visible=visible)
     if as_json:
-        click.echo(json.dumps(probing.as_json(found), indent=2))
+        say_json(probing.as_json(found), indent=2)
         return 0
     probing.show(found)
     if every_s is not None:

@@ -8,12 +8,15 @@ from typing import Any
 import click
 
 from pilot.agent import configuration
+from pilot.agent.inheritance import inherited
 from pilot.agent.logs import configure
 from pilot.agent.signals import Asked, signals
 from pilot.agent.volume import await_open_job
+from pilot.runner.journal import Kind
 from pilot.runner.past import tell
-from pilot.values.events import Redactor, events
-from pilot.values.settings import Settings
+from pilot.values.events import events
+from pilot.values.redaction import Redactor
+from pilot.values.settings import Resolved
 
 log = events(__name__)
 
@@ -31,36 +34,42 @@ Exit codes:
 @click.option("--wait", is_flag=True, help="wait for the pilot's end first: for a sidecar beside it")
 @click.option("--server", metavar="URL", help="base URL of the PanDA server  [the pilot's own]")
 @click.option("--config", metavar="FILE", help="settings file  [/etc/pilot/pilot.yaml, if there is one]")
-def command(config: str | None, wait: bool, **flags: Any) -> int:
+@click.pass_obj
+def command(redactor: Redactor, /, config: str | None, wait: bool, **flags: Any) -> int:
     """Bring a job that a killed pilot has left to its one end.
 
     Its payload is never run again. Where it had ended well, its outputs are stored and the job has finished; else
     what is left of it is ended, and the job has failed. The pilot's settings are taken from its journal, where
-    flags, environment and settings file say nothing else.
+    flags, environment and settings file say nothing else; but a payload can write there, so credentials go only to
+    a server that is named here.
     """
-    settings = configuration.load(flags, config).settings
-    redactor = Redactor()
-    configure(settings, redactor)
-    with signals(in_pod=settings.in_pod) as asked:
-        return _recover(settings, flags, config, redactor, asked, wait=wait)
+    own = configuration.load(flags, config)
+    configure(own.settings, redactor)
+    with signals(in_pod=own.settings.in_pod) as asked:
+        return _recover(own, flags, config, redactor, asked, wait=wait)
 
 
 def _recover(
-    first: Settings, flags: dict[str, Any], config: str | None, redactor: Redactor, asked: Asked, *, wait: bool
+    own: Resolved, flags: dict[str, Any], config: str | None, redactor: Redactor, asked: Asked, *, wait: bool
 ) -> int:
+    first = own.settings
     work = Path(first.work).absolute()
     journal = await_open_job(work, asked, first.grace, wait=wait)
     if journal is None:
         log.info("no open job", work=work)
         return 0
-    from pilot.agent.equipment import equipped  # noqa: PLC0415 - heavy, and a sidecar waits for long
+    from pilot.agent.equipment import equipped, of_this_server  # noqa: PLC0415 - heavy, and a sidecar waits for long
+    from pilot.agent.site import site_now  # noqa: PLC0415
     from pilot.runner.recovery import recover  # noqa: PLC0415
 
     with journal:
         story = tell(journal.past)
-        below = {**story.settings, "log_format": first.log_format, "log_level": first.log_level, "work": first.work}
+        below = {**inherited(story.settings, own, work), "log_format": first.log_format, "log_level": first.log_level}
         resolved = configuration.load({**flags, "work": first.work}, config, below)
         around = configuration.surroundings(resolved)
         with equipped(resolved.settings, work, around, redactor, asked, journal) as pod:
-            ended = story.open is None or recover(story.open, pod.probe(), pod)
-    return 0 if ended else 1
+            story = story if story.open is not None else of_this_server(story, pod.settings)
+            told = recover(story, pod.probe(), pod, site_now)
+        if told:
+            journal.write(Kind.LEFT, code=0)
+    return 0 if told else 1

@@ -9,10 +9,11 @@ import click
 from pilot.agent import configuration
 from pilot.agent.lastwords import write_last_words
 from pilot.agent.logs import configure, copy_to
+from pilot.agent.saying import say
 from pilot.agent.scratch import LOG_NAME, make_scratch
 from pilot.agent.signals import Asked, signals
 from pilot.values.errors import PilotError
-from pilot.values.events import Redactor
+from pilot.values.redaction import Redactor
 from pilot.values.settings import Resolved, names
 
 _CODES = """\b
@@ -35,16 +36,16 @@ Exit codes:
 @click.option("--disk-limit", type=float, metavar="MIB", help="use no more scratch than that  [what is free]")
 @click.option("--config", metavar="FILE", help="settings file  [/etc/pilot/pilot.yaml, if there is one]")
 @click.option("--show-settings", is_flag=True, help="print all settings, and where each came from, and leave")
-def command(config: str | None, show_settings: bool, **flags: Any) -> int:
+@click.pass_obj
+def command(redactor: Redactor, /, config: str | None, show_settings: bool, **flags: Any) -> int:
     """Take jobs from a PanDA server and run them.
 
     Everything can also be set in the settings file or by PILOT_<SETTING> in the environment; flags win.
     """
     resolved = configuration.load(flags, config)
     if show_settings:
-        _show(resolved)
+        _show(resolved, redactor)
         return 0
-    redactor = Redactor()
     configure(resolved.settings, redactor)
     with signals(in_pod=resolved.settings.in_pod) as asked:
         return _live(resolved, redactor, asked)
@@ -68,16 +69,16 @@ def _live(resolved: Resolved, redactor: Redactor, asked: Asked) -> int:
         code, why = error.exit_code, str(error)
         raise
     finally:
-        write_last_words(settings, code, why)
+        write_last_words(settings, code, why, redactor)
     return code
 
 
-def _show(resolved: Resolved) -> None:
-    """One setting per line: name, value, origin. No setting holds a secret itself, only the path of one."""
+def _show(resolved: Resolved, redactor: Redactor) -> None:
+    """One setting per line: name, value, origin. Of a secret only the path is told; a URL may hold one all the same."""
     width = max(len(name) for name in names())
     for name in names():
         value = getattr(resolved.settings, name)
-        click.echo(f"{name:<{width}}  {_shown(value):<40}  {resolved.origins[name]}")
+        say(f"{name:<{width}}  {redactor.clean(_shown(value)):<40}  {resolved.origins[name]}")
 
 
 def _shown(value: Any) -> str:

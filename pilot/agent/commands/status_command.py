@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import click
@@ -10,6 +9,7 @@ import click
 from pilot.agent.local.api import LocalServer
 from pilot.agent.local.board import study_lines
 from pilot.agent.local.view import describe
+from pilot.agent.saying import say, say_json
 from pilot.values.errors import UsageError
 
 
@@ -25,9 +25,9 @@ def command(job_id: int | None, study: int | None, server: str, as_json: bool) -
     with LocalServer(server) as api:
         status = api.status(job_id) if job_id is not None else api.study(study or 0)
     if as_json:
-        click.echo(json.dumps(status, indent=1))
+        say_json(status)
     elif job_id is not None:
-        click.echo(describe(status))
+        say(describe(status))
     else:
-        click.echo("\n".join(study_lines(status, shutil.get_terminal_size().columns)))
+        say("\n".join(study_lines(status, shutil.get_terminal_size().columns)))
     return 0

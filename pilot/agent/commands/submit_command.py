@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import click
 from pilot.agent.local.api import LocalServer
 from pilot.agent.local.jobfile import read_content, read_job_file
 from pilot.agent.local.studyfile import is_study, read_study_file
+from pilot.agent.saying import say, say_json
+from pilot.values.printable import line
 
 
 @click.command("submit")
@@ -31,7 +32,10 @@ def command(file: str, server: str, inputs_from: str | None, as_json: bool) -> i
             job = read_job_file(path, Path(inputs_from) if inputs_from else None)
             job_id = api.submit(job.uploaded(api.upload))
             submitted, said = {"id": job_id, "state": "activated"}, f"job {job_id} submitted"
-    click.echo(json.dumps(submitted) if as_json else said)
+    if as_json:
+        say_json(submitted, indent=None)
+    else:
+        say(line(said))
     return 0
 
 

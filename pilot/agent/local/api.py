@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -31,14 +32,13 @@ class LocalServer:
         """
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"--server: {url[:100]!r} is no http or https URL")
-        self._url = url.rstrip("/")
-        given = "" if data else configuration.local_token()
-        data = data or servers.data_of(url, configuration.runtime_places())
-        self._token = servers.checked(given) if given else servers.token_in(data) if data else ""
+        found = _found(url, data)
+        self._url, self._token = found.url.rstrip("/"), found.token
         self._session = requests.Session()
         self._session.trust_env = False
-        if data and (data / "tls").is_dir():
-            self._session.verify, self._session.cert = str(data / "tls/ca.pem"), str(data / "tls/client.pem")
+        if found.data and (found.data / "tls/client.pem").is_file():
+            files = found.data / "tls"
+            self._session.verify, self._session.cert = str(files / "ca.pem"), str(files / "client.pem")
 
     def __enter__(self) -> Self:
         """Close on leaving the block."""
@@ -142,6 +142,15 @@ class LocalServer:
             raise PilotError(f"no server at {self._url}: start one with `pilot serve`") from None
         except requests.RequestException as error:
             raise PilotError(f"{url}: {error}") from None
+
+
+def _found(url: str, data: Path | None) -> servers.Known:
+    """The server, with a token if there is one."""
+    if data is not None:
+        return servers.Known(url, data, servers.token_in(data))
+    given, places = configuration.local_token(), configuration.runtime_places()
+    found = servers.known(url, places) or servers.Known(url)
+    return replace(found, token=servers.checked(given)) if given else found
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import yaml
 
 from pilot.agent import configuration
@@ -19,7 +18,9 @@ from pilot.agent.local.children import child, embedded_server
 from pilot.agent.local.jobfile import JobFile, read_job_file
 from pilot.agent.local.view import describe
 from pilot.agent.local.watch import Watcher, watcher
+from pilot.agent.saying import say, say_json
 from pilot.values.errors import PilotError, UsageError
+from pilot.values.printable import line
 
 _ENDS = ("finished", "failed", "cancelled")
 _VERDICT_S = 30.0  # for the server to check the output report
@@ -33,7 +34,7 @@ def try_job(file: Path, out: Path | None, inputs_from: Path | None, *, as_json: 
     with tempfile.TemporaryDirectory(prefix="pilot-try-") as scratch, watcher(quiet=as_json) as watch:
         status = _run(job, Path(scratch), target, watch)
     if as_json:
-        click.echo(json.dumps(status, indent=1))
+        say_json(status)
     else:
         _print(status, target)
     return 0 if status["state"] == "finished" else 1
@@ -79,12 +80,12 @@ def _settings(job: JobFile, scratch: Path) -> Path:
     return file
 
 
-def _events(lines: Any) -> Iterator[dict[str, Any]]:
-    for line in lines:
+def _events(stream: Any) -> Iterator[dict[str, Any]]:
+    for one in stream:
         try:
-            event = json.loads(line)
+            event = json.loads(one)
         except ValueError:
-            event = {"event": line.strip()}
+            event = {"event": one.strip()}
         if isinstance(event, dict):
             yield event
 
@@ -110,13 +111,13 @@ def _download(api: LocalServer, status: dict[str, Any], target: Path) -> None:
 
 
 def _print(status: dict[str, Any], target: Path) -> None:
-    click.echo(describe(status))
+    say(describe(status))
     if status["state"] != "finished" and (lines := _last_words(status)):
-        click.echo("\nlast lines of the payload's stderr:")
-        click.echo("\n".join(f"  | {line}" for line in lines))
-    click.echo(f"\nlog      {status.get('log_path', 'was not stored')}")
-    click.echo(f"outputs  {target}")
-    click.echo(status["state"])
+        say("\nlast lines of the payload's stderr:")
+        say("\n".join(f"  | {line(one)}" for one in lines))
+    say(f"\nlog      {status.get('log_path', 'was not stored')}")
+    say(f"outputs  {target}")
+    say(status["state"])
 
 
 def _last_words(status: dict[str, Any]) -> list[str]:

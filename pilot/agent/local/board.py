@@ -14,7 +14,7 @@ from typing import Any
 
 from pilot.agent.local.results import ranking, summary, told_points
 from pilot.agent.local.timeline import Stay
-from pilot.agent.local.view import printable
+from pilot.values.printable import line, lines
 
 WIDTH = 80
 _ROWS = 10
@@ -26,9 +26,9 @@ def live_lines(found: Mapping[str, Any], running: Sequence[Stay], now: float, wi
     top = head_lines(found, len(running), width)
     for rows in range(min(_ROWS, len(found["points"])), -1, -1):
         for slots in (len(running), 4, 1):
-            lines = top + _ranked(found, rows, width) + _running(running, slots, now, width)
-            if len(lines) <= height:
-                return lines
+            told = top + _ranked(found, rows, width) + _running(running, slots, now, width)
+            if len(told) <= height:
+                return told
     return top[:height]
 
 
@@ -100,6 +100,7 @@ def evaluated_line(one: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 def study_lines(status: Mapping[str, Any], width: int = WIDTH) -> list[str]:
     """A study as the server tells it: state, counts, the best points."""
+    status = lines(status)
     points = told_points(status["points"])
     found = {**status, **summary(points), "points": points}
     why = f": {status['why']}" if status["why"] else ""
@@ -139,7 +140,7 @@ def parameters(value: Any) -> str:
         return f"model {value[0]}  {parameters(value[1])}"
     if not isinstance(value, dict):
         return _exact(value)
-    return "  ".join(f"{printable(str(key))}={_short(one)}" for key, one in value.items())
+    return "  ".join(f"{line(str(key))}={_short(one)}" for key, one in value.items())
 
 
 def _short(value: Any) -> str:
@@ -147,7 +148,7 @@ def _short(value: Any) -> str:
 
 
 def _exact(value: Any) -> str:
-    return printable(value) if isinstance(value, str) else printable(json.dumps(value))
+    return line(value) if isinstance(value, str) else line(json.dumps(value))
 
 
 def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from pilot.agent.local.copyplan import Item
 from pilot.agent.local.copyview import rate, shortened
-from pilot.agent.local.view import printable
+from pilot.values.printable import line
 
 _BESIDE_NAME = 42
 """What stands beside a file's name: bar, per cent and speed."""
@@ -69,12 +69,17 @@ class Moving:
     ) -> None:
         self._live.stop()
 
+    @staticmethod
+    def plain(text: str) -> Text:
+        """A line that nothing is read out of: no markup, no emoji."""
+        return Text(text)
+
     def begin(self, items: Sequence[Item]) -> None:
         """Show the bars."""
         sizes = [item.size for item in items if item.size is not None]
         self._count, self._total = len(items), sum(sizes) if len(sizes) == len(items) else None
         if len(items) == 1:
-            self._only = shortened(printable(items[0].name), max(_SHORTEST_NAME, self._room - _LONGEST_COUNT))
+            self._only = shortened(line(items[0].name), max(_SHORTEST_NAME, self._room - _LONGEST_COUNT))
         self._overall = self._all.add_task("", total=self._total, files=self._told())
         self._live.update(Group(self._each, self._all))
 
@@ -83,7 +88,7 @@ class Moving:
         self._moved[item.destination] = count
         if self._count > 1 and (item.size is None or item.size > _SMALL_BYTES):
             if item.destination not in self._rows:
-                name = shortened(printable(item.name), self._room)
+                name = shortened(line(item.name), self._room)
                 self._rows[item.destination] = self._each.add_task(name, total=item.size)
             self._each.update(self._rows[item.destination], completed=count)
         self._refresh()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import signal
@@ -14,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import click
-
 from pilot.agent import configuration
 from pilot.agent.local.copyplan import Item, Place, Plan, make_plan
 from pilot.agent.local.copyview import Copied, NotCopied, Tally, View, view
+from pilot.agent.saying import say_json
 from pilot.agent.transfers import credential_rules, lane_settings
 from pilot.staging.lanes.lanes import Lanes, LaneSettings
 from pilot.staging.lanes.wallet import Rule, Wallet
@@ -26,8 +24,9 @@ from pilot.staging.order import WEB, XROOT
 from pilot.staging.transfer import Hop, Moved, Route, ThirdParty, Transfer
 from pilot.values.deadline import Deadline
 from pilot.values.errors import StageError, Stopped, UsageError
-from pilot.values.events import Redactor, TextFormatter
+from pilot.values.events import TextFormatter
 from pilot.values.names import Checksum, Url
+from pilot.values.redaction import Redactor
 from pilot.values.settings import Settings
 from pilot.values.stop import Reason, Stop
 
@@ -54,12 +53,12 @@ class Request:
     verbose: bool = False
 
 
-def copy_files(request: Request) -> int:
+def copy_files(request: Request, redactor: Redactor) -> int:
     """Copy what there is to copy; 0 if all is there now, 1 if not. Raises UsageError."""
     sources, target = [Place.read(text) for text in request.sources], Place.read(request.target)
     _check_third_party(request, sources, target)
     settings = configuration.load({"ca": request.ca, "lanes": request.parallel}, request.config).settings
-    rules, redactor, tally = _rules(request, settings), Redactor(), Tally()
+    rules, tally = _rules(request, settings), Tally()
     with (
         _interrupts() as interrupts,
         view(quiet=request.as_json) as shown,
@@ -76,7 +75,7 @@ def copy_files(request: Request) -> int:
         if tally.copied or len(work.plan.items) > 1:
             shown.result(tally.summary())
     if request.as_json:
-        click.echo(json.dumps(tally.as_json(), indent=1))
+        say_json(redactor.value(tally.as_json()))
     if interrupts.number is not None:
         return _SIGNALLED + interrupts.number
     return 1 if tally.failed else 0

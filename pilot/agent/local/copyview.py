@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-import click
-
 from pilot.agent.local.copyplan import Item
-from pilot.agent.local.view import printable, size
+from pilot.agent.local.view import size
+from pilot.agent.saying import say
 from pilot.staging.order import plain
 from pilot.staging.transfer import Moved
 from pilot.values.errors import StageError
+from pilot.values.printable import line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,21 +106,21 @@ class View:
         """A file is given up."""
         self.warn(f"pilot: copy: {one.name}: {one.reason}")
 
-    def result(self, line: str) -> None:
+    def result(self, text: str) -> None:
         """A line for stdout."""
         if not self._quiet:
-            self._print(line, sys.stdout)
+            self._print(text, sys.stdout)
 
-    def warn(self, line: str) -> None:
+    def warn(self, text: str) -> None:
         """A line for stderr."""
-        self._print(line, sys.stderr)
+        self._print(text, sys.stderr)
 
     def _room(self) -> int | None:
         """How long a name may be; None for whatever it is."""
         return None
 
-    def _print(self, line: str, stream: TextIO) -> None:
-        click.echo(printable(line), file=stream)
+    def _print(self, text: str, stream: TextIO) -> None:
+        say(line(text), stream)
 
 
 class Bars(View):
@@ -155,11 +155,11 @@ class Bars(View):
     def _room(self) -> int | None:
         return max(_SHORTEST_NAME, self._console.width - _BEFORE_NAME) if sys.stdout.isatty() else None
 
-    def _print(self, line: str, stream: TextIO) -> None:
+    def _print(self, text: str, stream: TextIO) -> None:
         if stream.isatty():
-            self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+            self._console.print(self.moving.plain(line(text)), soft_wrap=True)
         else:
-            super()._print(line, stream)
+            super()._print(text, stream)
 
 
 @contextmanager

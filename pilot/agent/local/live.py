@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from pilot.agent.local.view import size, story
+from pilot.agent.local.view import progress, story
 
 
 class LiveView:
@@ -27,11 +27,11 @@ class LiveView:
     def event(self, event: dict[str, Any]) -> None:
         """Print a finished step above; show progress in the moving line."""
         if event.get("event") == "progress":
-            self._now = f"{event.get('phase')} {event.get('file')}  {size(event.get('bytes', 0))}"
+            self._now = progress(event)
             return
         line = story(event)
         if line:
-            self._live.console.print(f"{self._elapsed():7.2f} s  {line}", markup=False, highlight=False)
+            self._live.console.print(Text(f"{self._elapsed():7.2f} s  {line}"), soft_wrap=False)
             self._now = line
 
     def __rich__(self) -> RenderableType:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pilot.agent.local.board import number
 from pilot.agent.local.results import ranking
+from pilot.values.printable import line
 
 _STYLE = """
 body { font: 16px/1.45 sans-serif; color: #000; background: #fff; margin: 2em auto; max-width: 1120px; padding: 0 1em; }
@@ -94,4 +95,4 @@ def _shown(value: Any) -> str:
 
 
 def _text(value: object) -> str:
-    return html.escape(str(value))
+    return html.escape(line(str(value)))

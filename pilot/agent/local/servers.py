@@ -8,31 +8,45 @@ can write where the directory lies.
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import os
 import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pilot.values.errors import UsageError
 
 TOKEN_FILE = "local_token"  # noqa: S105 - as pilot/embedded/access.py names it, which is not there in the image
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
+_REACHED = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
+_LISTENS = {
+    "localhost": ("127.0.0.1", "::1", *_REACHED),
+    "127.0.0.1": ("127.0.0.1", *_REACHED),
+    "::1": ("::1", "::"),
+}
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _MOST_BYTES = 8192
 _TOKEN = re.compile(r"[\x21-\x7e]{1,512}")
 _PORTS = {"http": 80, "https": 443}
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A server: where it is reached, its data directory if it is one of ours, and its local token if there is one."""
+
+    url: str
+    data: Path | None = None
+    token: str = ""
+
+
 @contextlib.contextmanager
 def noted(data: Path, url: str, places: Iterable[Path]) -> Iterator[None]:
     """Leave a note of a server for the time of the block, in the first of ``places`` that can be trusted with it."""
-    name = _names(url)[0]
-    note = json.dumps({"data": str(data.absolute())}).encode()
+    name = next(_names(url))[1]
+    note = _mark(token_in(data)) + os.fsencode(data.absolute())
     with contextlib.ExitStack() as stack:
         folder = _writable(places, stack)
         if folder is not None:
@@ -41,19 +55,14 @@ def noted(data: Path, url: str, places: Iterable[Path]) -> Iterator[None]:
         yield
 
 
-def token_of(url: str, places: Iterable[Path]) -> str:
-    """The local token of the server at ``url`` if it is one of ours, else ""."""
-    data = data_of(url, places)
-    return token_in(data) if data else ""
-
-
-def data_of(url: str, places: Iterable[Path]) -> Path | None:
-    """The data directory of the server at ``url`` if it is one of ours."""
+def known(url: str, places: Iterable[Path]) -> Known | None:
+    """The server at ``url`` if it is one of ours."""
     for place in places:
         with contextlib.suppress(OSError), _folder(_own(place)) as folder:
-            for name in _names(url):
-                if told := _note(folder, name):
-                    return Path(told)
+            for host, name in _names(url):
+                mark, data = _note(folder, name)
+                if (token := token_in(data)) and mark == _mark(token):
+                    return Known(_at(url, host), data, token)
     return None
 
 
@@ -73,15 +82,23 @@ def checked(token: str) -> str:
     return token
 
 
-def _names(url: str) -> list[str]:
-    """What a note about the server at this URL may be called, the best first."""
+def _names(url: str) -> Iterator[tuple[str, str]]:
+    """Where the server of this URL may listen, and what the note about it is called then, the best first."""
     try:
         parts = urlsplit(url)
         host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError:
-        return [""]
-    hosts = [host, *_LOOPBACK, *_EVERYWHERE] if host in _LOOPBACK else [host]
-    return [f"{one}_{port}" for one in dict.fromkeys(hosts) if re.fullmatch(r"[0-9a-z.:_-]{1,200}", one)] or [""]
+        return
+    for listens in (*_LISTENS.get(host, (host,)),):
+        if re.fullmatch(r"[0-9a-z.:_-]{1,200}", listens):
+            yield _REACHED.get(listens, listens), f"{listens}_{port}"
+
+
+def _at(url: str, host: str) -> str:
+    """The URL with the address itself: somebody else's server may be behind another one of localhost."""
+    parts = urlsplit(url)
+    shown = f"[{host}]" if ":" in host else host
+    return parts._replace(netloc=f"{shown}:{parts.port or _PORTS[parts.scheme]}").geturl()
 
 
 # --- the directory of notes
@@ -116,14 +133,22 @@ def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and not status.st_mode & _OTHERS
 
 
-def _note(folder: int, name: str) -> str:
-    if not name:
-        return ""
-    try:
-        note = json.loads(_read(Path(name), folder))
-        return str(note["data"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+def _note(folder: int, name: str) -> tuple[bytes, Path]:
+    """The mark and the directory in a note. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        note = _read(Path(name), folder)
+        data = Path(os.fsdecode(note[_MARK:]))
+        if data.is_absolute():
+            return note[:_MARK], data
+    return b"", Path()
+
+
+def _mark(token: str) -> bytes:
+    """Tells a token without telling it: a note that was left behind must not lead to that of a later server."""
+    return hashlib.sha256(token.encode()).hexdigest().encode()
+
+
+_MARK = 64
 
 
 def _read(path: Path, folder: int | None = None) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-import click
 
 from pilot.agent import configuration
 from pilot.agent.local.api import LocalServer
@@ -24,6 +21,8 @@ from pilot.agent.local.studyfile import StudyFile, read_study_file
 from pilot.agent.local.timeline import Timeline
 from pilot.agent.local.tunewatch import spectator
 from pilot.agent.local.tuning import LEASE_S, STOPPED, Tuning
+from pilot.agent.saying import say, say_json
+from pilot.values.printable import line
 from pilot.values.study import parse_study
 
 _PREDECESSOR_S = 40.0  # for what an earlier run has left to save what it can
@@ -106,12 +105,12 @@ def _print(found: dict[str, Any], folder: OutFolder, file: Path, *, as_json: boo
     if as_json:
         keys = ("name", "task", "state", "why", "best", "evaluated", "failed", "pruned", "seconds")
         places = {"results": str(folder.results), "page": str(folder.page)}
-        click.echo(json.dumps({**{key: found.get(key) for key in keys}, **places}, indent=1))
+        say_json({**{key: found.get(key) for key in keys}, **places})
         return
-    click.echo("\n".join(end_lines(found, WIDTH)))
-    click.echo(f"\nresults  {folder.results}\npage     {folder.page}")
+    say("\n".join(end_lines(found, WIDTH)))
+    say(f"\nresults  {folder.results}\npage     {folder.page}")
     done = f"{found['evaluated']} points evaluated, {found['failed']} failed, in {found['seconds']:.1f} s"
-    click.echo(f"{found['state']}: {found['why'] or done}")
+    say(line(f"{found['state']}: {found['why'] or done}"))
     if found["state"] == STOPPED:
         out = "" if folder.root == Path(f"{found['name']}-out").absolute() else f" --out {folder.root}"
-        click.echo(f"to go on: pilot tune {file}{out}")
+        say(f"to go on: pilot tune {file}{out}")

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import click
-
 from pilot.agent.local.board import evaluated_line, live_lines
 from pilot.agent.local.timeline import Timeline
+from pilot.agent.saying import say
+from pilot.values.printable import block, line
 
 _DONE = ("evaluated", "pruned", "failed")
 
@@ -67,7 +67,7 @@ class _Lines:
 
     def say(self, text: str) -> None:
         """A line of its own."""
-        click.echo(f"{time.monotonic() - self._began:7.2f} s  {text}")
+        say(f"{time.monotonic() - self._began:7.2f} s  {line(text)}")
 
 
 @contextmanager
@@ -83,11 +83,11 @@ def _live() -> Iterator[Spectator]:
 
         def look(self, found: Mapping[str, Any], timeline: Timeline) -> None:
             size = self._live.console.size
-            lines = live_lines(found, timeline.running, time.time(), size.width, size.height - 1)
-            self._live.update(Text("\n".join(lines), no_wrap=True), refresh=True)
+            rows = live_lines(found, timeline.running, time.time(), size.width, size.height - 1)
+            self._live.update(Text(block("\n".join(rows)), no_wrap=True), refresh=True)
 
         def say(self, text: str) -> None:
-            self._live.console.print(text, markup=False, highlight=False)
+            self._live.console.print(Text(line(text)))
 
     with Live(console=Console(highlight=False), auto_refresh=False, transient=True) as live:
         yield Board(live)

@@ -1,8 +1,10 @@
-"""How a job looks to a person: its events as lines, its status as a table, its names as they can be printed."""
+"""How a job looks to a person: its events as lines, its status as a table."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from pilot.values.printable import line, lines
 
 _STEPS = {
     "job acquired": "acquired",
@@ -18,6 +20,7 @@ _STEPS = {
 
 def story(event: dict[str, Any]) -> str:
     """One event as a line for people; "" for one that they need not see."""
+    event = lines(event)
     name = str(event.get("event"))
     phase = _STEPS.get(name)
     if phase is None:
@@ -33,6 +36,11 @@ def story(event: dict[str, Any]) -> str:
     return f"{phase:<10} {detail}"
 
 
+def progress(event: dict[str, Any]) -> str:
+    """How far a file is, as a line for people."""
+    return line(f"{event.get('phase')} {event.get('file')}  {size(event.get('bytes', 0))}")
+
+
 def size(count: float) -> str:
     """Bytes for people: ``1.2 kB``."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -42,23 +50,19 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def printable(line: str) -> str:
-    """A name may hold what moves the cursor, and one that is not UTF-8 what no stream takes."""
-    return "".join(char if char.isprintable() else "?" for char in line)
-
-
 def describe(status: dict[str, Any]) -> str:
     """A job's status as text: state, cause, outputs, times."""
-    lines = [f"job {status['id']}  {status['state']}" + _cause(status)]
+    status = lines(status)
+    told = [f"job {status['id']}  {status['state']}" + _cause(status)]
     if status["outputs"]:
         width = max(len(one["name"]) for one in status["outputs"])
-        lines += ["", f"{'output':<{width}}  {'size':>10}  adler32   where"]
-        lines += [
+        told += ["", f"{'output':<{width}}  {'size':>10}  adler32   where"]
+        told += [
             f"{one['name']:<{width}}  {size(one['size']):>10}  {one['adler32']}  {one.get('path', one['url'])}"
             for one in status["outputs"]
         ]
     spent = "  ".join(f"{name} {seconds:.2f}" for name, seconds in status["seconds"].items() if seconds is not None)
-    return "\n".join([*lines, "", f"seconds  {spent}"])
+    return "\n".join([*told, "", f"seconds  {spent}"])
 
 
 def _cause(status: dict[str, Any]) -> str:

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import click
-
 from pilot.agent.local.view import story
+from pilot.agent.saying import say
 
 
 class Watcher(Protocol):
@@ -49,4 +48,4 @@ class _Lines:
         """Print a step; let other events pass."""
         line = story(event)
         if line:
-            click.echo(f"{time.monotonic() - self._began:7.2f} s  {line}")
+            say(f"{time.monotonic() - self._began:7.2f} s  {line}")

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pilot.payload.proven import Proof
+from pilot.runner import facts
 from pilot.runner.journal import Journal, Kind
 from pilot.values.hpo import Point, PointsEnd
 from pilot.values.names import Lfn
@@ -114,25 +115,25 @@ class Book:
 
 
 def folded(entries: Entries, record: Mapping[str, Any]) -> Entries:
-    """The entries with one more record of the journal."""
-    point, step = str(record["point"]), Step(record["step"])
+    """The entries with one more record of the journal. Raises ValueError."""
+    point, step = facts.text(record, "point"), Step(facts.text(record, "step"))
     before = entries.get(point)
     if step is Step.LEASED or before is None:
-        entry = Entry(str(record.get("event", "")), step, int(record.get("number", 0)))
+        entry = Entry(facts.text(record, "event", ""), step, facts.whole(record, "number", otherwise=0))
     else:
         entry = replace(before, step=step, **_facts(record))
     return MappingProxyType({**entries, point: entry})
 
 
 def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    facts: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     if "loss" in record:
-        facts["loss"] = float(record["loss"])
+        found["loss"] = facts.real(record, "loss")
     if "proof" in record:
-        facts["proof"] = Proof.from_json(record["proof"])
+        found["proof"] = Proof.from_json(facts.mapping(record, "proof"))
     if "folder" in record:
-        facts["folder"] = Path(record["folder"])
-    return facts
+        found["folder"] = Path(facts.text(record, "folder"))
+    return found
 
 
 @dataclass(slots=True)

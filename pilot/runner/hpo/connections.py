@@ -72,7 +72,7 @@ def _direct_base(asked: PointWork, pod: Pod) -> str:
 
 
 def _lines(asked: PointWork, pod: Pod) -> Lines:
-    wire = Wire(_transport(pod.settings.server, pod), pod.settings.server, __version__, pod.credentials)
+    wire = Wire(_transport(pod.settings.server, pod), pod.settings.server, __version__, pod.credentials, pod.redactor)
     base = _direct_base(asked, pod)
     idds: Idds = RelayedIdds(wire)
     if base:

@@ -79,7 +79,7 @@ class Wallet:
         *,
         trusting: bool = False,
     ) -> None:
-        """``folder`` is made when it is needed, and is ours alone; ``learn`` is told each token.
+        """``folder`` is made when it is needed, and is ours alone; ``learn`` is told what each file holds.
 
         ``trusting``: a rule for ``*`` means every host (a person has named them).
         """
@@ -142,7 +142,9 @@ class Wallet:
         try:
             seen = _version(path)
             if seen not in self._kept:
-                self._kept[seen] = self._copied(Path(path).read_bytes())
+                content = Path(path).read_bytes()
+                self._learn(content.decode("utf-8", "replace"))
+                self._kept[seen] = self._copied(content)
         except OSError as error:
             raise NoCredential(f"storage credential {path}: {error.strerror}") from None
         return self._kept[seen]

@@ -17,7 +17,7 @@ from pilot.runner.journal import Journal, Kind
 from pilot.staging.lanes.obedience import Obedience
 from pilot.staging.transfer import Moved, Transfer
 from pilot.values.deadline import Deadline
-from pilot.values.errors import STAGE_KINDS, Exists, ServerUnavailable, StageError, TransferFailed
+from pilot.values.errors import STAGE_KINDS, Exists, FileMissing, ServerUnavailable, StageError, TransferFailed
 from pilot.values.names import Checksum
 from pilot.values.stop import Drain, Stop
 from tests.fault.clock import JumpingClock
@@ -224,6 +224,8 @@ class MemoryLanes:
         obedience.check()
         if transfer.direction == "out":
             world.stores(transfer)
+        if not world.server.path(route.source).exists():
+            raise FileMissing(f"{transfer.name}: it is not there", transfer.direction)
         content = world.server.path(route.source).read_bytes()
         world.point(f"{transfer.direction}|")
         world.pass_time(fault.seconds)
