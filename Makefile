@@ -20,6 +20,7 @@ soak: $(VENV)/.test
 	$(BIN)/python -m tests.fault.loops --all $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.fault.schedules --schedules $(or $(SCHEDULES),10000)
 	SOAK=1 $(BIN)/python -m pytest -s tests/fault/test_stop_table.py tests/fault/test_usage.py
+	SOAK=1 $(BIN)/python -m pytest -s tests/hostile/test_fuzz.py tests/hostile/test_fuzz_lives.py
 	$(BIN)/python -m tests.container.uml
 
 check: $(VENV)/.check

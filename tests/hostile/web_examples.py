@@ -83,6 +83,11 @@ HEADERS = {
     "Connection": "keep-alive", "ExceptionMessage": '{"msg": "list index out of range"}',
     "ExceptionClass": "IDDSException",
 }  # fmt: skip
+DATES = [
+    *("Tue, 99 Foo 99999 99:99:99 GMT", "Tue", "1 Jan", "Jan 1 1 1:1:1:1 x", "Thu, 01 Jan 1970 00:00:00 +9999", ", ,"),
+    *("Thu, 01 Jan 99999999999 00:00:00 GMT", "Mon, 01 Jan 0000 00:00:00 GMT", "a b c d e", "0 0 0 0"),
+    *("Thu, 01 Jan 1970 99999999999:00:00 GMT", "Thu, 01 Jan 2030 00:00:00 +99999999999999999999", "-", ",", "Mon,"),
+]  # fmt: skip
 ODD_HEADERS = [
     *("", " ", ",", ";", "=", '"', "-1", "0", "9" * 25, "9" * 5000, "1e3", "12, 12", "12,13", "0x0c", "+12", "1_2",
         "x" * 70_000),
@@ -93,8 +98,7 @@ ODD_HEADERS = [
         "..", "/d/f"),
     *("http://a@b:c@d/", "http://%00/", "http://127.0.0.1/%0d%0aX: y", "file:///etc/passwd", "javascript:1",
         "/" + "x" * 5000, "/\x00"),
-    *("Tue, 99 Foo 99999 99:99:99 GMT", "Tue", "1 Jan", "Jan 1 1 1:1:1:1 x", "Thu, 01 Jan 1970 00:00:00 +9999",
-        ", ,", "a b c d e"),
+    *DATES,
     *("gzip", "deflate", "br", "gzip, gzip", "zstd", "x", "chunked", "identity, chunked", "close", "utf-7",
         "text/\x00"),
     *('"', '"a', 'W/"a"', '"a\x80"', "\x00", "\x1b[2J", "{", '{"msg": ', '{"msg": NaN}', "[" * 3000, '{"a":' * 3000),
@@ -114,5 +118,5 @@ STATUSES_OF_STORAGES = [
         406),
     *(408, 409, 410, 412, 413, 416, 417, 423, 429, 500, 501, 502, 503, 504, 507, 599, 600, 999, 100, 102, 103),
 ]  # fmt: skip
-BOMB = gzip.compress(bytes(64 << 20))
-"""64 KiB that are 64 MiB."""
+BOMB = 16 * gzip.compress(bytes(64 << 20))
+"""1 MiB that are 1 GiB."""
