@@ -6,7 +6,9 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS builder
 WORKDIR /source
 # Without pip in it, the venv holds the pilot and what the pilot imports, and nothing else.
-RUN python3 -m venv --without-pip /opt/venv
+# Its interpreter is a copy that the image's user may execute and not read: so the kernel lets no process of the same
+# uid, such as a payload, look into ours, from the first instruction on (pilot/processes/child.py closes them as well).
+RUN python3 -m venv --copies --without-pip /opt/venv
 # The dependencies have a layer of their own: a changed source line does not fetch them again.
 COPY pyproject.toml ./
 RUN python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
@@ -18,7 +20,7 @@ COPY . ./
 RUN --mount=type=secret,id=ca,target=/run/ca.pem --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m pip --python /opt/venv/bin/python install --no-cache-dir --no-compile --no-deps .
 # A read-only root cannot be given bytecode later. Unchecked: it stays good whatever a registry does to file times.
-RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
+RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib && chmod 0711 /opt/venv/bin/python*
 
 FROM ${BASE}
 ARG VERSION=0

@@ -69,7 +69,10 @@ class CredentialCalls:
         name = visit.caller.name
         if not self._may(visit.caller, PROXY):
             return _refused(f"failed: '{name}' not in authorized users with 'p' in {_TABLE} to get proxy")
-        return envelope(success=True, data={"user_proxy": self._issuer.proxy(asked["dn"] or name)})
+        try:
+            return envelope(success=True, data={"user_proxy": self._issuer.proxy(asked["dn"] or name)})
+        except ValueError as error:  # no name can be like that
+            return _refused(f"failed: {error}")
 
     def _access_token(self, asked: Mapping[str, Any], visit: Visit) -> Envelope:
         name = visit.caller.name
@@ -89,8 +92,8 @@ class CredentialCalls:
             return _refused(f"Failed since '{visit.caller.name}' not authorized with 'k' in {_TABLE}")
         try:
             pair = {part: self._key(asked[f"{part}_name"]) for part in ("public_key", "private_key")}
-        except OSError as error:
-            return _refused(f"Failed since {error.strerror}")
+        except (OSError, ValueError) as error:
+            return _refused(f"Failed since {getattr(error, 'strerror', None) or error}")
         return envelope(success=True, data=pair)
 
     def _key(self, name: str) -> str:

@@ -81,7 +81,7 @@ class Credentials:
         self._token_file = _find(files.token, files.token_folders)
         self._key_file = _find(files.token_key, files.token_folders)
         self._certificate = files.certificate if files.certificate and Path(files.certificate).is_file() else ""
-        self._learn_key()
+        self._learn_all()
         self._fresh: Token | None = None
         self._file_token: Token | None = None
         if (files.token or files.certificate) and not (self._token_file or self._certificate):
@@ -141,10 +141,11 @@ class Credentials:
         """What the files look like now: where it differs from what one saw last, connections are to be made anew."""
         return tuple(_stamp(file) for file in (self._certificate, str(self._token_file or "")) if file)
 
-    def _learn_key(self) -> None:
-        if self._certificate:
+    def _learn_all(self) -> None:
+        """Learn also what is not used yet: a payload may read, and print, what we may read."""
+        for file in [one for one in (self._certificate, self._token_file, self._key_file) if one]:
             with suppress(OSError):
-                self._learn(Path(self._certificate).read_text(errors="replace"))
+                self._learn(Path(file).read_text("utf-8", "replace"))
 
     def _certificate_is_over(self) -> bool:
         try:

@@ -58,6 +58,9 @@ class Duty(ABC):
         self.news = 0  # counts what main has asked for: an attempt that overlaps with it is followed by another
         self.done = False
         self.failure: str | None = None
+        self.waits_after: BaseException | None = None  # what the last attempt has failed for, if it will be made again
+        self._again_at = -math.inf
+        self._hurried = False
         self.faults = 0
 
     @abstractmethod
@@ -72,10 +75,24 @@ class Duty(ABC):
 
     def again(self, error: BaseException, *, most_s: float = 3600) -> None:
         """Come back after the policy's delay, at most ``most_s``."""
-        self.due = self.clock.monotonic() + min(most_s, self.policy.delay(self.tries, self.rng))
+        self._hurried = self._hurried and self.tries > 0
+        self.due = self._again_at = self.clock.monotonic() + min(most_s, self.policy.delay(self.tries, self.rng))
         self.tries += 1
         self.failure = str(error)
+        self.waits_after = error
         log.warning(str(error), tries=self.tries, next_s=round(self.due - self.clock.monotonic(), 1))
+
+    def heard(self) -> None:
+        """The server has answered somebody: a pause ends, once in a row of failures. Others than of `again` stay."""
+        if self.waits_after is not None and self.due == self._again_at and not self._hurried:
+            self._hurried = True
+            self.due = min(self.due, self.clock.monotonic())
+
+    def renewed(self) -> None:
+        """A credential was replaced: who was refused for it comes again now."""
+        if isinstance(self.waits_after, CredentialError):
+            self.waits_after = None
+            self.due = min(self.due, self.clock.monotonic())
 
     def now(self) -> None:
         """Be due now, also if an attempt is under way that does not know of it yet."""

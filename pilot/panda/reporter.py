@@ -22,12 +22,14 @@ from pilot.panda.messages import Documents, Fault, Granted, Known, Message, With
 from pilot.panda.report import Followed, Pace, Report
 from pilot.processes.starting import start_thread
 from pilot.values.deadline import REAL_CLOCK, Clock, Deadline
+from pilot.values.errors import CredentialError
 from pilot.values.events import events
 
 log = events(__name__)
 
 _MOST_FAULTS = 3
 _LONGEST_PAUSE_S = 60.0
+_RENEWED_S = 1.0  # between two looks for a new credential, while somebody waits who was refused
 _LONGEST_WAIT_S = 86400.0  # a condition takes no wait of any length
 
 _ASKING = (Acquire, Ask)
@@ -192,6 +194,7 @@ class Reporter:
 
     def _work(self) -> None:
         while (duty := self._next()) is not None:
+            answers, duty.waits_after = self._client.wire.answers, None
             try:
                 duty.attempt(self._client, self.mailbox.put)
             except Exception as error:  # noqa: BLE001 - as above: one duty's fault is not another's
@@ -199,7 +202,16 @@ class Reporter:
                 duty.fault(error, self.mailbox.put)
             else:
                 self._faults = duty.faults = 0
+                if duty.waits_after is None and self._client.wire.answers > answers:
+                    self._heard(duty)
             self._finished(duty)
+
+    def _heard(self, by: Duty) -> None:
+        """The server answers: nobody needs to wait for that."""
+        with self._changed:
+            for duty in self._duties:
+                if duty is not by:
+                    duty.heard()
 
     def _tell_fault(self, error: BaseException) -> None:
         """Log it, and leave word for main."""
@@ -220,6 +232,7 @@ class Reporter:
                 self._drop_withdrawn()
                 now = self._clock.monotonic()
                 open_duties = [duty for duty in self._duties if duty.last_words or not self._closing]
+                longest_s = self._look_for_credentials(open_duties)
                 due = [duty for duty in open_duties if duty.due <= now]
                 if due:
                     chosen = min(due, key=lambda duty: (duty.rank, duty.due))
@@ -228,7 +241,17 @@ class Reporter:
                 if self._closing and not open_duties:
                     return None
                 first = min((duty.due for duty in open_duties), default=math.inf)
-                self._clock.wait(self._changed, None if math.isinf(first) else min(first - now, _LONGEST_WAIT_S))
+                self._clock.wait(self._changed, None if math.isinf(first) else min(first - now, longest_s))
+
+    def _look_for_credentials(self, duties: Sequence[Duty]) -> float:
+        """Hurry who was refused, if there is a new credential; how long to wait until the next look, in seconds."""
+        refused = [duty for duty in duties if isinstance(duty.waits_after, CredentialError)]
+        if not refused:
+            return _LONGEST_WAIT_S
+        if self._client.wire.renewed():
+            for duty in refused:
+                duty.renewed()
+        return _RENEWED_S
 
     def _finished(self, duty: Duty) -> None:
         with self._changed:

@@ -62,7 +62,7 @@ class Wire:
         credentials: Credentials | None = None,
         redactor: Redactor | None = None,
     ) -> None:
-        """Speak through ``transport``; ``version`` goes into the User-Agent.
+        """Speak through ``transport``; ``version`` goes into the User-Agent. ``answers`` counts the good ones.
 
         ``redactor`` knows the secrets that no text may hold which is sent.
         """
@@ -71,6 +71,7 @@ class Wire:
         self._base = base
         self._credentials = credentials
         self._seen = credentials.stamp() if credentials is not None else ()
+        self.answers = 0
         self._headers = {"User-Agent": f"panda-pod-pilot/{version}", "Accept": "application/json"}
 
     def post(self, path: str, body: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
@@ -126,6 +127,10 @@ class Wire:
         check_status(f"GET {url}", answer)
         return True
 
+    def renewed(self) -> bool:
+        """Whether a file with a credential was replaced since the last call."""
+        return self._credentials is not None and self._credentials.stamp() != self._seen
+
     def interrupt(self) -> None:
         """End the call in flight; may be called from any thread."""
         self._transport.interrupt()
@@ -158,6 +163,7 @@ class Wire:
                 method, url, body=payload, query=query, headers=headers | again, limits=limits
             )
         check_status(f"{method} {url}", answer)
+        self.answers += 1
         return answer
 
     def _authorised(self, url: str) -> dict[str, str]:

@@ -67,13 +67,13 @@ def _add(tar: tarfile.TarFile, descriptor: int, name: str, redactor: Redactor, m
         size = os.fstat(descriptor).st_size
         info = _member(name, size, os.fstat(descriptor).st_mtime)
         stream.seek(0)  # it is shared with whoever wrote it, and only we still read
-        pieces = _first(stream, size)
+        pieces = redactor.pieces(_first(stream, size))
         if most_bytes is not None and size > most_bytes:
             half = most_bytes // 2
             note = f"\n\n[{size - 2 * half} bytes left out here]\n\n".encode()
             info.size = 2 * half + len(note)
-            pieces = _ends(stream, size, half, note)
-        tar.addfile(info, redactor.stream(_Joined(pieces)))
+            pieces = _ends(stream, size, half, note, redactor)
+        tar.addfile(info, _Joined(pieces))  # type: ignore[arg-type]  # of a file it only wants `read`
 
 
 def _add_bytes(tar: tarfile.TarFile, content: bytes, name: str, redactor: Redactor) -> None:
@@ -95,12 +95,12 @@ def _first(stream: BinaryIO, size: int) -> Iterator[bytes]:
         yield piece
 
 
-def _ends(stream: BinaryIO, size: int, half: int, note: bytes) -> Iterator[bytes]:
-    """Beginning, note and end, in pieces: a log never stands in our memory."""
-    yield from _first(stream, half)
+def _ends(stream: BinaryIO, size: int, half: int, note: bytes, redactor: Redactor) -> Iterator[bytes]:
+    """Beginning, note and end, in pieces: a log never stands in our memory. A secret may be cut, too."""
+    yield from redactor.pieces(_first(stream, half))
     yield note
     stream.seek(size - half)
-    yield from _first(stream, half)
+    yield from redactor.pieces(_first(stream, half))
 
 
 class _Joined:

@@ -11,16 +11,16 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
 from urllib.parse import unquote
 
 from pilot.values.encodings import LONGEST, needles, normal
+from pilot.values.needles import Found, Needles
 
 _MASK = "***"
 _EDGE = 8
-_MOST_NEEDLES = 1000  # of one job: searching for that many takes 0.1 s for a MiB
+_MOST_NEEDLES = 4000  # of a job, and of ours: a MiB takes 0.05 s, to learn them 0.1 s
 _MOST_DEPTH = 100
 _PIECE = 1 << 20
 _SOME = 16
@@ -49,20 +49,6 @@ class Readable(Protocol):
         """So many bytes at most; none at its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is searched for: the needles, and all of them as one text with line breaks between."""
-
-    needles: tuple[bytes, ...] = ()
-    joined: bytes = b""
-
-    @classmethod
-    def of(cls, needles: Iterable[bytes]) -> Known:
-        """These needles."""
-        each = tuple(needles)
-        return cls(each, b"\n".join(each))
-
-
 class Redactor:
     """Takes secrets out of text: those it was told, and what looks like one. For all threads."""
 
@@ -70,7 +56,7 @@ class Redactor:
         self._lock = Lock()
         self._own: dict[str, dict[bytes, int]] = {}
         self._of_job: dict[str, dict[bytes, int]] = {}
-        self._known = Known()
+        self._known = Needles()
 
     def learn(self, secret: object) -> None:
         """Hide this from now on: a text, or an object and all its texts (those of 6 characters and more)."""
@@ -89,9 +75,8 @@ class Redactor:
         """A job begins, with these secrets, and those in these texts; those of the job before are forgotten."""
         with self._lock:
             self._of_job = {}
-            self._known = Known.of(_newest(self._own))
-        for secret in [*secrets, *(one for text in texts for one in _secrets_in(text))]:
-            self._add(self._of_job, secret)
+            self._known = Needles.of(_newest(self._own))
+        self._add(self._of_job, *secrets, *(one for text in texts for one in _secrets_in(text)))
 
     def clean(self, text: str) -> str:
         """The text with ``***`` in place of secrets."""
@@ -131,12 +116,12 @@ class Redactor:
         """The same for an open file."""
         return Cleaned(self.pieces(iter(lambda: source.read(_PIECE), b"")))
 
-    def _add(self, store: dict[str, dict[bytes, int]], secret: object) -> None:
-        name = str(secret)
+    def _add(self, store: dict[str, dict[bytes, int]], *secrets: object) -> None:
         with self._lock:
-            if name not in store:
-                store[name] = needles(secret)
-                self._known = Known.of({**_newest(self._own), **_likeliest(self._of_job)})
+            news = {str(one): needles(one) for one in secrets if str(one) not in store}
+            if news:
+                store.update(news)
+                self._known = Needles.of({**_newest(self._own), **_likeliest(self._of_job)})
 
     def _without_known(self, text: str) -> str:
         raw = text.encode("utf-8", "surrogatepass")
@@ -159,7 +144,6 @@ class Cleaned:
         """So many bytes, or all; less at the end only."""
         while not 0 <= count <= len(self._rest) and (piece := next(self._pieces, b"")):
             self._rest += piece
-        count = count if count >= 0 else len(self._rest)
         end = len(self._rest) if count < 0 else count
         given = bytes(self._rest[:end])
         del self._rest[:end]
@@ -186,7 +170,7 @@ def _likeliest(store: dict[str, dict[bytes, int]]) -> dict[bytes, int]:
     return dict(ranked[:_MOST_NEEDLES])
 
 
-def _pieces(source: Iterable[bytes], known: Callable[[], Known]) -> Iterator[bytes]:
+def _pieces(source: Iterable[bytes], known: Callable[[], Needles]) -> Iterator[bytes]:
     """The stream, `_MOST_SPAN` bytes behind what was read: a secret may end in what comes next."""
     held, hidden, start = b"", 0, True  # of what is held the first ``hidden`` bytes are a secret's end
     for piece in source:
@@ -210,28 +194,23 @@ def _masked(text: bytes, spans: Iterable[Span]) -> bytes:
     return bytes(result)
 
 
-def _spans(text: bytes, known: Known) -> list[Span]:
+def _spans(text: bytes, known: Needles) -> list[Span]:
     """Where the needles stand in the text, with the line breaks that are among them."""
-    searched, found = normal(text), []
-    for needle in known.needles:
-        at = searched.find(needle)
-        while at >= 0:
-            found.append((at, at + len(needle)))
-            at = searched.find(needle, at + 1)
+    found = known.find(normal(text)) if known.each else []
     return _there(text, found) if found else []
 
 
-def _edges(text: bytes, known: Known, *, start: bool = False, end: bool = False) -> list[Span]:
+def _edges(text: bytes, known: Needles, *, start: bool = False, end: bool = False) -> list[Span]:
     """What a cut has left of a secret at the text's start and end."""
     found: list[Span] = []
     first, last = normal(text[:_MOST_SPAN]), normal(text[-_MOST_SPAN:])
     behind = max(0, len(text) - _MOST_SPAN)
     if start and len(first) >= _EDGE and first[:_EDGE] in known.joined:
-        lengths = [_begins(first, needle) for needle in known.needles]
-        found += _there(text, [(0, length) for length in lengths if length])
+        lengths = [_begins(first, needle) for needle in known.each]
+        found += _there(text, [Found(0, length) for length in lengths if length])
     if end and len(last) >= _EDGE and last[-_EDGE:] in known.joined:
-        lengths = [_ends(last, needle) for needle in known.needles]
-        spans = _there(text[behind:], [(len(last) - length, len(last)) for length in lengths if length])
+        lengths = [_ends(last, needle) for needle in known.each]
+        spans = _there(text[behind:], [Found(len(last) - length, len(last)) for length in lengths if length])
         found += [(behind + one, behind + other) for one, other in spans]
     return found
 
@@ -257,8 +236,8 @@ def _ends(text: bytes, needle: bytes) -> int:
     return 0
 
 
-def _there(text: bytes, spans: Iterable[Span]) -> list[Span]:
-    """Spans of the normal text as spans of the text itself; none that is mostly line breaks."""
+def _there(text: bytes, places: Iterable[Found]) -> list[Span]:
+    """Places in the normal text as spans of the text itself; no needle that is mostly line breaks."""
     before, gone = [0], [0]  # so many bytes are gone from that place of the normal text on
     for breaks in re.finditer(rb"[\r\n]+", text):
         before.append(breaks.start() - gone[-1])
@@ -267,8 +246,10 @@ def _there(text: bytes, spans: Iterable[Span]) -> list[Span]:
     def there(at: int) -> int:
         return at + gone[bisect_right(before, at) - 1]
 
-    all_there = [(there(start), there(end - 1) + 1, end - start) for start, end in spans]
-    return [(start, end) for start, end, size in all_there if end - start <= 2 * size + _SOME]
+    spans = [(there(one.start), there(one.end - 1) + 1, one) for one in places]
+    return [
+        (start, end) for start, end, one in spans if one.several or end - start <= 2 * (one.end - one.start) + _SOME
+    ]
 
 
 def _merged(spans: Iterable[Span]) -> list[Span]:

@@ -45,7 +45,9 @@ class Settings:
     )
     heartbeat: float = option(300.0, "time between two updates of a job, +-10 %", unit="s", least=0.1)
     debug_heartbeat: float = option(60.0, "the same for a job in debug mode", unit="s", least=0.1)
-    patience: float = option(3600.0, "how long a final report, or an output, is tried again", unit="s")
+    patience: float = option(
+        3600.0, "how long a final report, an output, or the start of a process, is tried again", unit="s"
+    )
     lease: float = option(
         7200.0, "the server ends a job that was silent for so long: after that it is asked before outputs go", unit="s"
     )

@@ -201,8 +201,8 @@ def _lane_python(base: Path, options: list[str]) -> Path:
 
 
 @contextlib.contextmanager
-def rigged(inputs: tuple[str, ...] = INPUTS) -> Iterator[Rig]:
-    """A fresh server, job and volume."""
+def rigged(inputs: tuple[str, ...] = INPUTS, *, job: bool = True) -> Iterator[Rig]:
+    """A fresh server, job and volume; without ``job`` there is none yet."""
     with contextlib.ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="loop-", ignore_cleanup_errors=True)))
         session = stack.enter_context(requests.Session())
@@ -211,7 +211,8 @@ def rigged(inputs: tuple[str, ...] = INPUTS) -> Iterator[Rig]:
         session.auth = LocalToken(server.local_token)
         rig = Rig(base, server, session, inputs)
         try:
-            rig.submit()
+            if job:
+                rig.submit()
             yield rig
         finally:
             for pid in _left(base):  # ours: nobody else was given this directory

@@ -15,6 +15,7 @@ import pytest
 
 from tests.fault.lives import Life, Rig, Tap, rigged
 from tests.lab import clean_environment, until
+from tests.studies import PATIENCE, study
 
 FORKS = ("clone", "clone3", "fork", "vfork")
 PROCESSES = ("clone", "fork", "vfork")
@@ -127,3 +128,77 @@ def test_a_stop_is_obeyed_at_once_while_nothing_can_be_started(inputs):
         assert time.monotonic() - began < GRACE_S
         rig.settle()
         assert (rig.state["state"], rig.state["pilot_error_code"]) == ("failed", 1201), said.read_text()
+
+
+@pytest.mark.parametrize("breaks", ["error=EAGAIN:when=1..7", "error=ENOMEM:when=3..9"])
+def test_evaluations_that_cannot_be_started_for_a_while_are_nobodys_failure(breaks):
+    with rigged(job=False) as rig:
+        body = {"study": study(points=4), "archive": "", "inputs": [], "queue": "LOCAL"}
+        task = rig.ask("POST", "/local/studies", json=body)["task"]
+        rig.environment |= {**PATIENCE, "PILOT_SLOTS": "2"}
+        life = live(rig, breaks, PROCESSES)
+
+        until(lambda: rig.ask("GET", f"/local/studies/{task}")["state"] != "running", what="the end of the study")
+        found = rig.ask("GET", f"/local/studies/{task}")
+        assert (found["state"], found["counts"]["evaluated"]) == ("finished", 4), life.said.read_text()
+        assert [len(one["losses"]) for one in found["points"]] == [1] * 4
+        assert struck(life) >= 7
+        assert "slot set aside" not in life.said.read_text()
+
+
+def test_evaluations_for_which_patience_is_over_fail_for_the_limit_that_was_met():
+    with rigged(job=False) as rig:
+        body = {"study": study(points=4), "archive": "", "inputs": [], "queue": "LOCAL"}
+        task = rig.ask("POST", "/local/studies", json=body)["task"]
+        rig.environment |= PATIENCE
+        life = live(rig, "error=EAGAIN:when=1+", PROCESSES, patience_s=1)
+
+        assert life.code in (0, 1), life.said.read_text()
+        (job,) = rig.ask("GET", f"/local/studies/{task}")["jobs"]
+        until(lambda: rig.ask("GET", f"/local/jobs/{job}")["state"] == "failed", what="the end of the job")
+        assert "limit of processes is reached" in rig.ask("GET", f"/local/jobs/{job}")["pilot_error_diag"]
+
+
+def under(strace: list[str], code: str) -> subprocess.CompletedProcess[str]:
+    """Python code whose calls strace lets fail."""
+    command = [*strace, sys.executable, "-c", code]
+    return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=60, check=True)
+
+
+@pytest.mark.parametrize(("start_s", "word"), [(10, "answered"), (0.2, "limit of processes is reached")])
+def test_nvmls_process_is_waited_for_as_long_as_its_caller_says(start_s, word):
+    code = (
+        "from pilot.resources.nvml_process import NvmlGoneError, NvmlProcess\n"
+        "from pilot.values.deadline import Deadline\n"
+        "try:\n"
+        f"    with NvmlProcess([], Deadline.after({start_s})) as nvml:\n"
+        "        print('answered', nvml.ask({'op': 'look'}, 20))\n"
+        "except NvmlGoneError as gone:\n"
+        "    print(gone)\n"
+    )
+    names = ",".join("?" + one for one in PROCESSES)
+    strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject={names}:error=EAGAIN:when=1..5"]
+
+    done = under(strace, code)
+
+    assert word in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("when", "threads"), [("2+", 2), ("1..3", 4)])
+def test_a_thread_that_is_not_needed_may_be_wanting(when, threads):
+    code = (
+        "from pilot.runner.hpo.errands import Errands\n"
+        "import threading\n"
+        "class Lines:\n"
+        "    def interrupt(self): pass\n"
+        "    def close(self): pass\n"
+        "errands, done = Errands(Lines, 3, print), threading.Event()\n"
+        "errands.add(0, lambda _: done.set())\n"
+        "print('done', done.wait(10), threading.active_count())\n"
+        "errands.shut()\n"
+    )
+    strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"inject=?clone3,?clone:error=EAGAIN:when={when}"]
+
+    done = under(strace, code)
+
+    assert f"done True {threads}" in done.stdout, done.stderr

@@ -42,11 +42,16 @@ class Target:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=errors, text=True, env=clean_environment()
             )
+        try:
+            self._await()
+        except BaseException:
+            self.end()
+            raise
+
+    def _await(self):
         ready, _, _ = select.select([self.process.stdout], [], [], DEADLINE_S)
         line = self.process.stdout.readline() if ready else ""
-        if not line.startswith("ready "):
-            self.end()
-            raise AssertionError(f"no server: {line} {self.errors.read_text()}")
+        assert line.startswith("ready "), f"no server: {line} {self.errors.read_text()}"
         self.url = line.split()[1]
         parts = urlsplit(self.url)
         self.host, self.port, self.secure = parts.hostname, parts.port, parts.scheme == "https"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import zlib
+from urllib.parse import unquote
 
 import trustme
 
@@ -26,6 +27,7 @@ class FaultWeb(WebServer):
         self.deleted: list[str] = []
         self.stored: dict[str, bytes] = {}
         self.ends: list[bytes] = []  # the last pieces of a third-party copy, each a chunk of its own
+        self.refused = False
         self.marker_s = 0.1  # between two performance markers of a third-party copy; 5 in reality
 
 
@@ -71,6 +73,19 @@ class FaultAnswers(Answers):
             return
         self.body()
         self.head(503, Retry_After=self.words[2])
+
+    def any_later(self) -> None:
+        """``/later/TEXT``: 503 for ever, with that Retry-After (URL-quoted)."""
+        self.body()
+        self.head(503, Retry_After=unquote(self.words[1]))
+
+    def any_guarded(self) -> None:
+        """403 as long as the server's word is that nobody is welcome."""
+        if self.server.refused:
+            self.body()
+            self.head(403)
+        else:
+            self.well()
 
     def any_once(self) -> None:
         if self.turn > 1:

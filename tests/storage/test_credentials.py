@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import pytest
 
 from pilot.staging.lanes.lanes import Lanes
 from pilot.staging.lanes.wallet import Rule, Wallet
+from pilot.staging.transfer import Hop, Route, Transfer
 from pilot.values.deadline import Deadline
 from pilot.values.errors import Denied, StageError
+from pilot.values.names import Url
+from tests.lab import until
 from tests.storage.tokens import Issuer
 
 CONTENT = random.Random(9).randbytes(300_000)
@@ -93,6 +98,34 @@ def test_a_token_that_may_only_read_is_denied_the_rest_and_leaves_nothing(
 
     assert caught.value.code == 1383
     assert not (guarded.data / f"readonly/{scheme}").exists()
+
+
+@pytest.mark.parametrize("refusal", ["expired", "refused"])
+def test_a_renewed_token_ends_the_pause_of_a_file_that_was_refused_for_its_token(
+    refusal, secure_faults, faults, renew, open_lanes, token_file, tmp_path, stop
+):
+    wallet = Wallet([Rule("localhost", "token", str(token_file))], tmp_path / "copies")
+    lanes = open_lanes(wallet=wallet, patience_s=60)
+    renew(Issuer().token(lifetime_s=-60 if refusal == "expired" else 3600))
+    secure_faults.refused = refusal == "refused"
+    (tmp_path / "out").write_bytes(CONTENT)
+    source, guarded = Url(f"file://{tmp_path}/out"), Url(secure_faults.url("guarded/x", "localhost"))
+    ways = [Route((Hop(source, target),)) for target in (guarded, Url(faults.url("later/300/x")))]
+
+    def renewed() -> None:
+        """Once there is nothing to do but to wait for five minutes."""
+        until(lambda: "/later/300/x" in faults.requests)
+        secure_faults.refused = False
+        renew(Issuer().token())
+
+    other = threading.Thread(target=renewed, daemon=True)
+    other.start()
+    began = time.monotonic()
+    moved = lanes.move(Transfer("out", "out", tuple(ways)), Deadline.after(20), stop)
+    other.join()
+
+    assert moved.route is ways[0]
+    assert time.monotonic() - began < 20
 
 
 def test_a_storage_that_refuses_a_fresh_token_is_asked_once_more(secure_faults, renew, with_token, stop, download):

@@ -202,20 +202,45 @@ def test_a_third_party_copy_between_real_storages_replaces_and_fails_well(scheme
     assert (path.read_bytes(), names(path.parent)) == (NEW, ["old"])
 
 
-@pytest.mark.parametrize(("scope", "stored"), [("storage.create:/", OLD), ("storage.modify:/", NEW)])
+@pytest.mark.parametrize(
+    ("scope", "stored"),
+    [
+        ("storage.create:/", OLD),
+        ("storage.create:/ storage.read:/", OLD),
+        ("storage.read:/", OLD),
+        ("storage.modify:/", NEW),
+        ("storage.modify:/ storage.read:/", NEW),
+    ],
+)
 def test_what_a_token_may_do_decides_and_nothing_lies_about(scope, stored, guarded, issuer, around, told, tmp_path):
-    path = guarded.put(f"token-{scope[8]}/old", OLD)
+    path = guarded.put(f"token-{len(scope)}-{scope[8]}/old", OLD)
     (tmp_path / "new").write_bytes(NEW)
-    target = Side(guarded.https(f"token-{scope[8]}/old"), issuer.token(scope))
+    target = Side(guarded.https(f"token-{len(scope)}-{scope[8]}/old"), issuer.token(scope))
     order = Order(Side(f"file://{tmp_path}/new"), target, None, None, False, True, "")
 
     if stored == OLD:
         with pytest.raises(Denied):
             copy(order, told, around)
     else:
-        assert copy(order, told, around).verified == "answer"
+        assert copy(order, told, around).verified == ("checksum" if "read" in scope else "answer")
 
     assert (path.read_bytes(), names(path.parent)) == (stored, ["old"])
+
+
+@pytest.mark.parametrize("how", ["pull", "push"])
+@pytest.mark.parametrize("scope", ["storage.create:/", "storage.create:/ storage.read:/"])
+def test_a_token_that_may_not_replace_leaves_no_trace_of_a_third_party_copy(
+    scope, how, guarded, guarded_fetcher, issuer, around, told
+):
+    guarded.put("from/new", NEW)
+    path = guarded_fetcher.put(f"kept-{how}-{len(scope)}/old", OLD)
+    source = Side(guarded.https("from/new"), issuer.token("storage.read:/"))
+    target = Side(guarded_fetcher.https(f"kept-{how}-{len(scope)}/old"), issuer.token(scope))
+
+    with pytest.raises(StageError):
+        copy(Order(source, target, None, None, False, True, how), told, around)
+
+    assert (path.read_bytes(), names(path.parent)) == (OLD, ["old"])
 
 
 # A process that is killed in the middle

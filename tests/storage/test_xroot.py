@@ -33,6 +33,7 @@ from pilot.values.errors import (
 )
 from tests.storage.fault_proxy import FaultProxy
 from tests.storage.small_disk import small_disk
+from tests.storage.tokens import token_file
 from tests.storage.xrootd_server import XrootdServer
 
 ROOT = Path(__file__).parents[2]
@@ -595,3 +596,41 @@ def test_pieces_begin_small_and_grow_while_they_come_quickly():
 def test_a_file_that_ends_early_is_a_mismatch(size):
     with Flight("u") as flight, pytest.raises(Mismatch, match="ended before"):
         list(ReadAhead(FakeFile(bytes(size), short=1), size, "u", 9, flight))
+
+
+# -- who may write, and not look -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["storage.create:/", "storage.modify:/", "storage.create:/ storage.read:/"])
+def test_a_token_that_may_only_write_leaves_a_file_that_counts(scope, guarded, issuer, mine, ca_path, folder, tmp_path):
+    login = {"BEARER_TOKEN_FILE": str(token_file(tmp_path, issuer.token(scope))), "X509_CERT_FILE": ca_path}
+
+    new, over = lane(
+        copy(mine, guarded.roots(f"{folder}/f")), copy(mine, guarded.roots(f"{folder}/f"), overwrite=True), **login
+    )
+
+    assert (new.kind, new.done["verified"]) == ("", "checksum" if "read" in scope else "answer")
+    assert any("not looked at" in line.get("note", "") for line in new.told) is ("read" not in scope)
+    assert over.kind == ("denied" if "create" in scope else "")
+    assert stored(guarded, f"{folder}/f") == CONTENT
+    assert [path.name for path in (guarded.data / folder).iterdir()] == ["f"]
+
+
+def test_a_token_that_may_not_replace_leaves_no_trace_of_a_third_party_copy(
+    guarded, guarded_fetcher, issuer, ca_path, folder, tmp_path
+):
+    guarded.put(f"{folder}/new", CONTENT)
+    guarded_fetcher.put(f"{folder}/old", b"the old one")
+    token = token_file(tmp_path, issuer.token("storage.create:/ storage.read:/"))
+
+    (answer,) = lane(
+        copy(
+            guarded.roots(f"{folder}/new"), guarded_fetcher.roots(f"{folder}/old"), overwrite=True, third_party="pull"
+        ),
+        BEARER_TOKEN_FILE=str(token),
+        X509_CERT_FILE=ca_path,
+    )
+
+    assert answer.kind == "denied"
+    assert stored(guarded_fetcher, f"{folder}/old") == b"the old one"
+    assert [path.name for path in (guarded_fetcher.data / folder).iterdir()] == ["old"]

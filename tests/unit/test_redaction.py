@@ -63,6 +63,14 @@ def test_how_a_stream_is_split_changes_nothing(secret, before, behind, sizes):
     assert b"".join(redactor(secret).pieces(split(content, sizes))) == whole
 
 
+@pytest.mark.parametrize("size", [1, 7, 100, 273, 300, 1000])
+@pytest.mark.parametrize("at", [0, 1, 250, 265, 271, 272, 273, 299, 500])
+def test_a_secret_is_hidden_whole_wherever_it_lies_between_two_pieces(at, size):
+    content = b"x" * at + SECRET.encode() + b"y" * 600
+    expected = content.replace(SECRET.encode(), b"*" * len(SECRET))
+    assert b"".join(redactor(SECRET).pieces(split(content, [size]))) == expected
+
+
 @given(words, st.text(max_size=40), st.text(max_size=40))
 def test_base64_of_a_text_with_a_secret_in_it_does_not_show_the_secret(secret, before, behind):
     content = (before + secret + behind).encode("utf-8", "surrogatepass")

@@ -131,6 +131,18 @@ def test_an_expired_token_is_told_with_its_file(wallet, put):
         wallet(f"*=token:{path}").identity(SITE, write=False)
 
 
+def test_what_no_transfer_needs_yet_is_learned_so_that_no_payload_can_print_it(put, tmp_path):
+    # Given rules of each kind, and one for a file that is not there
+    token, proxy = put("token", "a-token-in-a-file"), put("proxy", "a-key-in-a-proxy")
+    folder = Path(put("folder-token", "a-token-in-a-folder")).parent
+    rules = [f"a=token:{token}", f"b=proxy:{proxy}", f"c=tokens:{folder}", "d=none", "e=token:/no/such/file"]
+    # When a wallet is made of them
+    learned: list[str] = []
+    Wallet([Rule.parse(rule) for rule in rules], tmp_path / "copies", learned.append)
+    # Then it has told what all of them hold
+    assert {one.strip() for one in learned} >= {"a-token-in-a-file", "a-key-in-a-proxy", "a-token-in-a-folder"}
+
+
 def test_a_lane_gets_a_private_copy_and_a_new_token_is_a_new_identity(wallet, put):
     path = put("token", "old-token")
     ours = wallet(f"*=token:{path}")

@@ -31,10 +31,10 @@ def blueprint(studies: Studies, events: EventTable, generator: Generator) -> Blu
     @routes.post("/local/studies")
     def submit() -> Response:
         sent = _sent()
-        inputs = [_input(one) for one in sent.get("inputs") or []]
-        archive = str(Lfn(sent["archive"])) if sent.get("archive") else ""
-        study = parse_study(sent.get("study"))
-        return _json({"task": studies.submit(study, str(Name(sent.get("queue") or "LOCAL")), archive, inputs)})
+        inputs = _inputs(sent.get("inputs") or [])
+        archive = str(Lfn(_text("archive", sent["archive"]))) if sent.get("archive") else ""
+        queue = str(Name(_text("queue", sent.get("queue") or "LOCAL")))
+        return _json({"task": studies.submit(parse_study(sent.get("study")), queue, archive, inputs)})
 
     @routes.get("/local/studies")
     def all_of_them() -> Response:
@@ -120,6 +120,18 @@ def _point(row: Row, holder: Any, losses: list[Any], steps: list[Any]) -> dict[s
 def _number(loss: float | None) -> float | str | None:
     """As JSON has it; what is no number as a text."""
     return loss if loss is None or math.isfinite(loss) else str(loss)
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: must be a text")  # noqa: TRY004 - one kind of error for bad input
+    return value
+
+
+def _inputs(values: Any) -> list[dict[str, Any]]:
+    if not isinstance(values, list):
+        raise ValueError("inputs: must be a list")  # noqa: TRY004 - as above
+    return [_input(one) for one in values]
 
 
 def _input(value: Any) -> dict[str, Any]:

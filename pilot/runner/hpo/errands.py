@@ -53,6 +53,7 @@ class Errands(Generic[L]):
         failed: Callable[[Exception], None],
         limit: Deadline | None = None,
         wakers: Collection[Waitable] = (),
+        rng: random.Random | None = None,
     ) -> None:
         """Start the threads; each makes its ``connect``ions, and ``failed`` hears of a fault of ours.
 
@@ -64,11 +65,13 @@ class Errands(Generic[L]):
         self._queue: queue.PriorityQueue[tuple[int, int, Callable[[L], None] | None, bool]] = queue.PriorityQueue()
         self._turn = itertools.count()
         self._ending = threading.Event()
+        self._answers = 0
+        self._answered = threading.Condition()
         self._lines: list[L] = []
         self._open = 0
         self._counting = threading.Lock()
         self._idle = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._rng = random.Random()  # noqa: S311 - jitter is no secret
+        self._rng = rng or random.Random()  # noqa: S311 - jitter is no secret
         self._threads: list[threading.Thread] = []
         for number in range(threads):
             self._start(threading.Thread(target=self._run, name=f"points-{number}", daemon=True), limit, wakers)
@@ -101,21 +104,41 @@ class Errands(Generic[L]):
 
         ``confirm`` is asked after an answer was lost: what it finds is the answer.
         """
-        tries, lost = 0, False
+        tries, lost, hurried = 0, False, False
         while not self._ending.is_set():
+            seen = self._answers
             try:
-                if lost and (found := confirm()) is not None:
-                    return found
-                return call()
+                found = confirm() if lost else None
+                answer = found if found is not None else call()
             except ServerRefused:
+                self._hear()
                 raise
             except ServerError as error:
                 lost = lost or error.maybe_done
                 pause = _POLICY.delay(tries, self._rng)
                 tries += 1
                 log.warning(str(error), tries=tries, next_s=round(pause, 1))
-                self._ending.wait(pause)
+                hurried = self._rest(pause, None if hurried else seen)
+            else:
+                self._hear()
+                return answer
         raise GivenUpError("the errands were ended")
+
+    def _hear(self) -> None:
+        """A server has answered: who waits to ask again need not wait longer."""
+        with self._answered:
+            self._answers += 1
+            self._answered.notify_all()
+
+    def _rest(self, seconds: float, seen: int | None) -> bool:
+        """Wait; whether more answers than ``seen`` have ended that, which they do once in a row of failures."""
+        limit = Deadline.after(seconds)
+        with self._answered:
+            while not self._ending.is_set() and not limit.expired():
+                if seen is not None and self._answers > seen:
+                    return True
+                self._answered.wait(limit.left())
+        return seen is None
 
     def pause(self, seconds: float) -> None:
         """In an errand: wait. Raises GivenUpError at the end."""
@@ -130,7 +153,9 @@ class Errands(Generic[L]):
 
     def shut(self) -> None:
         """End: calls in flight are broken off, what is left is forgotten."""
-        self._ending.set()
+        with self._answered:
+            self._ending.set()
+            self._answered.notify_all()
         for lines in tuple(self._lines):
             lines.interrupt()
         for _ in self._threads:

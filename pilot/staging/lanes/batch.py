@@ -94,9 +94,11 @@ class Batch:
         """Give orders to lanes as long as there are lanes to take them."""
         self._resting = []
         for task in list(self._waiting):
-            if not task.not_before.expired() and not self._renewed(task):
-                self._resting.append(task)
-                continue
+            if not task.not_before.expired():
+                if not self._is_renewed(task):
+                    self._resting.append(task)
+                    continue
+                task.renewed()
             step = task.step()
             task.credentials = self._credentials()
             try:
@@ -115,7 +117,12 @@ class Batch:
                 elif not self._fleet.shortage.here:  # all are busy: what comes behind must wait as well
                     return
 
-    def _renewed(self, task: Task) -> bool:
+    def _come_again(self, task: Task) -> None:
+        """It waits for its time, or for a lane; whoever waits then must know of it."""
+        self._waiting.appendleft(task)
+        self._resting.append(task)
+
+    def _is_renewed(self, task: Task) -> bool:
         """Whether it was refused for a credential, and one has been replaced since."""
         return task.refused and task.credentials != self._credentials()
 
@@ -212,7 +219,7 @@ class Batch:
 
     def _next(self, task: Task) -> None:
         if task.end is None:
-            self._waiting.appendleft(task)
+            self._come_again(task)
         else:
             self._ended.append((task.transfer, task.end))
 
@@ -238,7 +245,7 @@ class Batch:
         if task.sent_again > _SENT_AGAIN:
             self._broken(attempt, attempt.error(LaneDied, "the transfer process leaves at once, without an answer"))
         else:
-            self._waiting.appendleft(task)
+            self._come_again(task)
 
     def _broken(self, attempt: Attempt, error: StageError) -> None:
         if attempt.task is not None:
@@ -260,7 +267,7 @@ class Batch:
         """End a lane in the middle of its first order; the others go to another one."""
         for order in list(lane.orders)[:0:-1]:
             if order.task is not None:
-                self._waiting.appendleft(order.task)
+                self._come_again(order.task)
         lane.orders.clear()
         self._fleet.kill(lane)
 

@@ -103,6 +103,11 @@ class Task:
         """Whether it was refused for its credential: a new one may come before its next try is due."""
         return any(isinstance(one.error, Denied) for one in self._tried)
 
+    def renewed(self) -> None:
+        """A credential has been replaced: what was refused for the old one is tried now."""
+        self._open = [one for one in self._tried if isinstance(one.error, Denied)]
+        self.not_before = Deadline.after(0, self.deadline.clock)
+
     @property
     def end(self) -> Moved | StageError | None:
         """How it ended; None as long as there is something to do."""

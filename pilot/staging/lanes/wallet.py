@@ -14,6 +14,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -89,6 +90,7 @@ class Wallet:
         self._trusting = trusting
         self._trusted: frozenset[str] = frozenset()
         self._kept: dict[tuple[str, int, int, int], str] = {}
+        self._learn_all()
 
     def trust(self, origins: Iterable[str]) -> None:
         """The site's own storages, as ``host[:port]``."""
@@ -120,6 +122,13 @@ class Wallet:
         for path in self._kept.values():
             Path(path).unlink(missing_ok=True)
         self._kept.clear()
+
+    def _learn_all(self) -> None:
+        """Learn also what no transfer needs yet: a payload may read, and print, what we may read."""
+        for rule in self._rules:
+            with suppress(OSError, NoCredential):
+                for path in _files(rule):
+                    self._learn(Path(path).read_text("utf-8", "replace"))
 
     def _token(self, rule: Rule, url: str, *, write: bool) -> str:
         """A copy of the token that the rule means for this URL; "" if none of them is."""
@@ -164,8 +173,8 @@ class Wallet:
 
 
 def _files(rule: Rule) -> list[str]:
-    if rule.kind == "token":
-        return [rule.path]
+    if rule.kind != "tokens":
+        return [rule.path] if rule.path else []
     try:  # Kubernetes keeps the files of a Secret below names that begin with dots
         return sorted(entry.path for entry in os.scandir(rule.path) if entry.is_file() and entry.name[0] != ".")
     except OSError as error:

@@ -127,6 +127,8 @@ def _between(order: Order, report: Report, around: Around, old: Stat | None) -> 
         else:
             from pilot.staging.worker.xroot import xroot  # noqa: PLC0415
 
+            if old is not None:
+                xroot.check_may_change(order.destination.url, around)
             xroot.copy_between(order, report, around)
         report.verifying(size or 0)
         found = looked_at(order.destination.url, size, look, report)

@@ -58,7 +58,7 @@ def delete(side: Side, _around: Around) -> None:
         remove(path_of(side.url))
 
 
-def renames(_side: Side, _around: Around) -> bool:
+def renames(_side: Side, _new: str, _around: Around) -> bool:
     """Every file system does."""
     return True
 

@@ -57,7 +57,11 @@ def replace(order: Order, report: Report, around: Around, tool: Speaks, make: Ma
         pass  # nobody may look: there may be something
     name = partial_url(order.source.url, order.destination.url)
     beside = order._replace(destination=order.destination._replace(url=name), ours=True)
-    if target.renames(beside.destination, around):
+    try:
+        renames = target.renames(beside.destination, order.destination.url, around)
+    except Denied:  # who may not rename may not delete either, as a rule: what has another name would stay for ever
+        return _over(order, None, report, around, tool, make)
+    if renames:
         with contextlib.suppress(_NotRenamed):
             return _renamed(order, beside, report, around, target, make)
     return _over(order, beside, report, around, tool, make)
@@ -84,12 +88,14 @@ def _renamed(order: Order, beside: Order, report: Report, around: Around, target
     return done
 
 
-def _over(order: Order, beside: Order, report: Report, around: Around, tool: Speaks, make: Make) -> Done:
+def _over(order: Order, beside: Order | None, report: Report, around: Around, tool: Speaks, make: Make) -> Done:
     """Over the old file, when the source is known to be good. The very bytes that are there already are left alone.
 
     So a file that is its own source, by a name that we do not see through, is not lost.
     """
-    good = _tried(beside, report, around, tool, make) if order.third_party else None
+    good = None
+    if order.third_party and beside is not None:
+        good = _tried(beside, report, around, tool, make)
     if good is None or good.adler32 is None:
         good = _read(order, report, around, tool)
     old = _looked(order, report, around, tool, good.size)

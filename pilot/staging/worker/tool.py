@@ -97,8 +97,11 @@ class Tool(Protocol):
     def delete(self, side: Side, around: Around, /) -> None:
         """Remove a file, within a few seconds; none there is fine."""
 
-    def renames(self, side: Side, around: Around, /) -> bool:
-        """Whether `rename` may be expected to work for what will be at ``side``; nothing of what is there changes."""
+    def renames(self, side: Side, new: str, around: Around, /) -> bool:
+        """Whether `rename` may be expected to work for what will be at ``side``; nothing that is there changes.
+
+        Raises Denied if it is not for us.
+        """
 
     def rename(self, side: Side, new: str, around: Around, /) -> None:
         """Let a file take the place of the URL ``new``, and of what is there: the one or the other is there always."""

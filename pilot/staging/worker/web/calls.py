@@ -149,8 +149,8 @@ def complaint(response: Response, url: str, method: str) -> StageError | None:
 def pause_s(retry_after: str, now: float | None = None) -> float:
     """The seconds of a Retry-After header, which is a number or a date; 300 at most, 0 if it cannot be read."""
     text = retry_after.strip()
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return min(float(text), _LONGEST_PAUSE_S)
+    if re.fullmatch(r"[0-9]+", text):
+        return min(float(text[:20]), _LONGEST_PAUSE_S)
     moment = unix_time(text)
     if moment is None:
         return 0.0

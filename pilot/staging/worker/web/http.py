@@ -71,19 +71,26 @@ def delete(side: Side, around: Around) -> None:
     _deleted(side, around)
 
 
-def renames(side: Side, around: Around) -> bool:
-    """Whether MOVE is there for us. Asked of a file that is not there, so that nothing can happen.
+def renames(side: Side, new: str, around: Around) -> bool:
+    """Whether MOVE is there. Asked of a file that is not there, so that nothing can happen.
 
-    xrootd does it and leaves it out of what it says to OPTIONS. No answer, or a server in trouble, is no refusal.
+    xrootd does it and leaves it out of what it says to OPTIONS. No answer, or a server in trouble, is no refusal. Only
+    one that finds the source missing is asked for the true target, which may not be ours to replace.
     """
     nothing = side._replace(url=_with_suffix(side.url, ".none"))
-    headers = {"Destination": calls.address(_with_suffix(side.url, ".gone")), "Overwrite": "F"}
-    try:
-        response = calls.send("MOVE", nothing, around, headers=headers, idle_s=min(DELETE_S, around.idle_s))
-    except (Unreachable, Stalled):
-        return True
-    calls.finish(response)
-    return isinstance(calls.complaint(response, side.url, "MOVE"), FileMissing | Exists | Unreachable)
+    for target in (_with_suffix(side.url, ".gone"), new):
+        headers = {"Destination": calls.address(target), "Overwrite": "F"}
+        try:
+            response = calls.send("MOVE", nothing, around, headers=headers, idle_s=min(DELETE_S, around.idle_s))
+        except (Unreachable, Stalled):
+            return True
+        calls.finish(response)
+        error = calls.complaint(response, side.url, "MOVE")
+        if isinstance(error, Denied):
+            raise error
+        if not isinstance(error, FileMissing):
+            return isinstance(error, Exists | Unreachable)
+    return True
 
 
 def rename(side: Side, new: str, around: Around) -> None:

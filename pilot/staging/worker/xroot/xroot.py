@@ -74,9 +74,11 @@ def writing(
     around: Around,
     *,
     overwrite: bool,
-    old: Stat | None = None,  # noqa: ARG001 - it goes when the server opens the new one
+    old: Stat | None = None,
 ) -> Iterator[Said]:
     """A new file, which the server itself removes if we die before it is closed."""
+    if old is not None:
+        check_may_change(side.url, around)
     if _unprotected(side, around):
         with _written_in_pages(side, content, around, overwrite=overwrite):
             yield Said()
@@ -99,17 +101,25 @@ def delete(side: Side, _around: Around) -> None:
         check(system.rm(path, timeout=int(DELETE_S))[0], side.url)
 
 
-def renames(side: Side, around: Around) -> bool:
-    """Whether the server gives new names to us; asked of a file that is not there. No answer is no refusal."""
+def renames(side: Side, new: str, around: Around) -> bool:
+    """Whether the server gives new names; asked of a file that is not there. No answer is no refusal."""
     system, path = _place(side.url)
     name, mark, parameters = path.partition("?")
-    limit_s = min(int(DELETE_S), _limit(around))
-    status, _ = system.mv(*(f"{name}{suffix}{mark}{parameters}" for suffix in (".none", ".gone")), timeout=limit_s)
-    try:
-        check(status, side.url)
-    except StageError as error:
-        return isinstance(error, FileMissing | Exists | Unreachable | Stalled)
-    return False  # it has renamed nothing at all: what it says is not to be relied on
+    for target in (f"{name}.gone{mark}{parameters}", _place(new)[1]):
+        limit_s = min(int(DELETE_S), _limit(around))
+        status, _ = system.mv(f"{name}.none{mark}{parameters}", target, timeout=limit_s)
+        try:
+            check(status, side.url)
+        except FileMissing:
+            continue
+        except (Exists, Unreachable, Stalled):
+            return True
+        except Denied:
+            raise
+        except StageError:
+            pass
+        return False  # if it says that it has renamed nothing at all, it is not to be relied on
+    return True
 
 
 def rename(side: Side, new: str, around: Around) -> None:
@@ -130,6 +140,14 @@ def entries(side: Side, around: Around) -> Iterator[Entry]:
 def copy_between(order: Order, report: Report, around: Around) -> None:
     """Let the destination's server fetch the file from the source's."""
     xroot_jobs.between(order.source.url, order.destination.url, around, report.moved, overwrite=order.overwrite)
+
+
+def check_may_change(url: str, around: Around) -> None:
+    """Raise Denied for who may make files and not change them: xrootd 5.5 removes the old one, and then refuses."""
+    remote = client.File()
+    with contextlib.suppress(FileMissing):
+        check(remote.open(url, OpenFlags.UPDATE, timeout=_limit(around))[0], url)
+        remote.close(timeout=_limit(around))
 
 
 def _created(url: str, around: Around, *, overwrite: bool) -> Any:
