@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pilot.files.folder import Folder
-from pilot.files.opening import make_file
+from pilot.files.opening import make_file, permit
 from pilot.runner.own import open_own, put_aside
 from pilot.values.errors import SiteError
 from pilot.values.settings import Settings
@@ -38,6 +38,8 @@ def make_scratch(settings: Settings) -> Path:
     work = Path(settings.work).absolute()
     try:
         work.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # a payload may have shut it; a link, or somebody else's directory, is as it is
+            permit(str(work))
         with Folder.at(work) as volume:
             os.close(make_file(_PROBE_NAME, at=volume.fd))
             os.unlink(_PROBE_NAME, dir_fd=volume.fd)

@@ -17,6 +17,7 @@ from typing import Self, TypeVar
 
 from pilot.files.folder import Folder
 from pilot.files.kept import KeptFile
+from pilot.files.opening import permit
 from pilot.files.trees import Found
 from pilot.values.deadline import Deadline
 from pilot.values.errors import NoWorkDirectory
@@ -70,7 +71,7 @@ class JobArea:
     def made(self) -> Self:
         """Make and open it all. Raises NoWorkDirectory."""
         try:
-            with Folder.at(self.root.parent) as volume:
+            with self._volume() as volume:
                 self.root_folder = self._kept(volume.make(self.root.name))
                 with _own_folder(volume) as own:
                     self.own = self._kept(own.make(self.root.name))
@@ -92,7 +93,7 @@ class JobArea:
         Raises NoWorkDirectory where the directories are gone, or are none.
         """
         try:
-            with Folder.at(self.root.parent) as volume:
+            with self._volume() as volume:
                 self.root_folder = self._kept(volume.below(self.root.name))
                 self.work_folder = self._kept(self.root_folder.below("work"))
                 with _own_folder(volume) as own:
@@ -133,8 +134,23 @@ class JobArea:
 
     def fresh(self, name: str) -> Folder:
         """A new, empty directory of the pilot's own, in place of whatever has the name. Raises OSError."""
+        self._permit()
         self.own.remove(name, Deadline.after(_LOOK_S))
         return self.own.make(name)
+
+    def _volume(self) -> Folder:
+        """The volume. A payload of our uid may have shut what is ours; a volume that others own is as it is."""
+        volume = self.root.parent
+        with suppress(OSError):
+            permit(str(volume))
+            permit(str(volume / OWN))
+        return Folder.at(volume)
+
+    def _permit(self) -> None:
+        """What lies in the pilot's own directory is reached by its path, through directories that are open to us."""
+        with suppress(OSError):
+            self._volume().close()
+            os.fchmod(self.own.fd, 0o700)
 
     def printed(self, name: str) -> tuple[KeptFile, KeptFile]:
         """New files for the standard output and error of an evaluation of this name. Raises OSError."""
@@ -172,7 +188,7 @@ class JobArea:
     def remove(self, limit: Deadline) -> None:
         """Delete it all; what cannot be deleted, or not by ``limit``, is said and left."""
         try:
-            with Folder.at(self.root.parent) as volume:
+            with self._volume() as volume:
                 left = [volume.remove(self.root.name, limit)]
                 with suppress(FileNotFoundError), volume.below(OWN) as own:
                     left.append(own.remove(self.root.name, limit))

@@ -32,6 +32,7 @@ from pilot.values.usage import GpuUsage, Memory, Usage
 
 Destinations = Mapping[Lfn, tuple[Way, ...]]
 
+_MOST = 1 << 63  # what no column of a server holds would be refused again and again, and never be a final
 
 _IDENTITY = ("site_name", "node", "scheduler_id", "pilot_id", "batch_id")
 _FINAL_FIELDS = frozenset(FIELDS) - {"job_id", "attempt_nr", *_IDENTITY}
@@ -347,6 +348,8 @@ def _final(record: Record) -> Mapping[str, Any]:
             raise ValueError(f"fields: {ascii(name)[:40]} is no field of a final")
         if FIELDS[name].kind is not str and isinstance(one, str):
             raise ValueError(f"fields: {name} is a text")
+        if isinstance(one, int | float) and not abs(one) < _MOST:
+            raise ValueError(f"fields: {name} is larger than any that a server takes")
     return value
 
 
