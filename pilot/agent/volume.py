@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pilot.agent.signals import Asked
 from pilot.files.opening import permit
+from pilot.runner.area import JobArea
 from pilot.runner.journal import NAME, Busy, Journal, is_begun, owner_of, place
-from pilot.runner.past import Story, tell
+from pilot.runner.past import Story, story_of
 from pilot.values.deadline import Deadline
 from pilot.values.events import events
 from pilot.values.stop import share
@@ -88,7 +89,7 @@ class _Watch:
         """The journal, if it holds an open job of nobody's."""
         owner = owner_of(self.work)
         came = owner is not None and owner.role == "pilot"
-        if not came and not is_begun(self.work):
+        if not came and not is_begun(self.work) and JobArea.left_behind(self.work) is None:
             return None
         try:
             journal = Journal.open(self.work, "recover")
@@ -97,7 +98,7 @@ class _Watch:
                 log.info("a pilot is at work here: nothing to recover", why=str(busy))
             self.met = True
             return None
-        story = tell(journal.past)
+        story = story_of(journal)
         if story.open is not None or story.ended is not None:
             return journal
         journal.close()

@@ -9,6 +9,7 @@ from then on; what must be opened later goes through `pilot.files`.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -33,6 +34,7 @@ POINTS = "points"
 RESERVE = "log.reserve"
 
 _KEPT = (LOG, STDOUT, STDERR, USAGE)
+_NAME = re.compile(r"job-[0-9]{1,18}-[0-9]{1,9}-[0-9a-f]{8}")
 _LOOK_S = 10.0
 _RESERVE_BYTES = 2 << 20
 
@@ -67,6 +69,17 @@ class JobArea:
     def choose(cls, volume: Path, job_id: int, attempt: int) -> JobArea:
         """A name that no earlier life has used; nothing is made."""
         return cls(volume / f"job-{job_id}-{attempt}-{secrets.token_hex(4)}")
+
+    @classmethod
+    def left_behind(cls, volume: Path) -> JobArea | None:
+        """That of the job that was begun last, of those whose files are still there; None where there are none."""
+        try:
+            with Folder.at(volume) as top, top.below(OWN) as own, os.scandir(own.fd) as listed:
+                found = [(one.stat(follow_symlinks=False).st_ctime_ns, one.name) for one in listed]
+        except OSError:
+            return None
+        names = [name for _, name in sorted(found) if _NAME.fullmatch(name)]
+        return cls(volume / names[-1]) if names else None
 
     def made(self) -> Self:
         """Make and open it all. Raises NoWorkDirectory."""
