@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pilot.agent.userfile import parse, read_text
 from pilot.payload.environment import INHERITED
 from pilot.resources.cgroup import read_limits
 from pilot.resources.given import Given
@@ -72,14 +71,11 @@ def runtime_places() -> tuple[Path, ...]:
 
 
 def _read(file: Path) -> dict[str, Any]:
+    text = read_text(file)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"settings file {file}: cannot be read: {error}") from None
-    except RecursionError:
-        raise UsageError(f"settings file {file}: nested deeper than settings are") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"settings file {file}: not YAML: {' '.join(str(error).split())[:300]}") from None
+        content = parse(text)
+    except ValueError as error:
+        raise UsageError(f"settings file {file}: not YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

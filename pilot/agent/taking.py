@@ -113,7 +113,7 @@ def pushed_job(file: str, pod: Pod) -> Job | BadJob | None:
     (harvester-k8s.md section 8). Raises UsageError for a file without a job, SiteError without an answer.
     """
     try:
-        job = decode_job(_read(Path(file)))
+        job = decode_job(read_definition(Path(file)))
     except BadJob as error:
         if error.job_id is None:
             raise UsageError(f"{file}: {error}") from None
@@ -134,8 +134,11 @@ def pushed_job(file: str, pod: Pod) -> Job | BadJob | None:
     return None
 
 
-def _read(file: Path) -> Any:
-    """The definition: JSON, alone or keyed by PandaID, or URL-encoded text (harvester-k8s.md section 4)."""
+def read_definition(file: Path) -> Any:
+    """The definition: JSON, alone or keyed by PandaID, or URL-encoded text (harvester-k8s.md section 4).
+
+    Raises UsageError for a file without one, BadJob for JSON beyond all measure.
+    """
     try:
         content = file.read_bytes()
     except OSError as error:

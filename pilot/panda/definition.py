@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pilot.values.errors import BadJob
-from pilot.values.names import quoted
+from pilot.values.names import is_whole, quoted
 
 NULLS = (None, "", "NULL", "None")
 """How PanDA writes that it does not say (panda-protocol.md 4.5)."""
@@ -43,14 +43,14 @@ class Definition:
         return int(value)
 
     def text(self, name: str) -> str:
-        """A text, "" where it is NULL; no NUL character in it."""
+        """A text, "" where it is NULL; no NUL in it, and no half of a character."""
         value = self._raw.get(name)
         if value in NULLS:
             return ""
         if not isinstance(value, str):
             raise BadJob(name, "not a text")
-        if "\x00" in value:
-            raise BadJob(name, "holds a NUL character")
+        if not is_whole(value):
+            raise BadJob(name, "holds a NUL character" if "\x00" in value else "holds half a character")
         return value
 
     def flag(self, name: str) -> bool:

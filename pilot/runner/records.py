@@ -77,7 +77,7 @@ def _record(line: bytes) -> Record:
     if not space or crc != b"%08x" % zlib.crc32(text):
         raise ValueError("its checksum is wrong")
     try:
-        value = json.loads(text, parse_constant=_refused, parse_float=_finite)
+        value = json.loads(text.decode(), parse_constant=_refused, parse_float=_finite)
         if b"\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):

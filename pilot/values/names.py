@@ -19,6 +19,11 @@ def quoted(text: str, limit: int = 60) -> str:
     return shown if len(shown) <= limit else shown[: limit - 4] + "...'"
 
 
+def is_whole(text: str) -> bool:
+    """Whether a process can be given this text: it has no NUL, and no half of a surrogate pair, as JSON may have."""
+    return re.search("[\x00\ud800-\udfff]", text) is None
+
+
 class Name(str):
     """A plain name: letters, digits and a few marks; no path, no space, no shell character."""
 
@@ -99,6 +104,8 @@ def env_value(text: str) -> str:
     """A value of an environment variable: any printable text without line breaks; ValueError else."""
     if len(text) > 32768 or any((ord(char) < 32 and char != "\t") or char == "\x7f" for char in text):
         raise ValueError(f"{quoted(text)} holds a control character, or more than 32768 characters")
+    if not is_whole(text):
+        raise ValueError(f"{quoted(text)} holds half a character")
     return text
 
 
@@ -124,8 +131,8 @@ class Url(str):
             raise ValueError(f"{quoted(text)}: no host")
         try:
             parts.port  # noqa: B018 - reading it is the check
-        except ValueError as error:
-            raise ValueError(f"{quoted(text)}: {error}") from None
+        except ValueError:
+            raise ValueError(f"{quoted(text)}: its port is none") from None
         return super().__new__(cls, text)
 
     @property

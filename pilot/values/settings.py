@@ -278,19 +278,28 @@ def _find(name: str, file: Mapping[str, Any], environ: Mapping[str, str], flags:
 
 def _convert(name: str, raw: Any, origin: str) -> Any:
     kind = get_type_hints(Settings)[name]
+    several = isinstance(raw, (list, tuple)) and bool(get_args(kind))
     try:
-        if kind is bool:
-            return str(raw).strip().lower() not in ("", "0", "false", "no", "off")
-        if get_args(kind):
-            return tuple(str(one) for one in raw) if isinstance(raw, (list, tuple)) else tuple(str(raw).split(","))
-        value = kind(raw)
-    except (TypeError, ValueError):
-        raise UsageError(f"{name} (from {origin}): {str(raw)[:60]!r} is not {_WORDS[kind]}") from None
-    _check_bounds(name, value, origin)
-    return value
+        values = [_single(one, kind) for one in (raw if several else [raw])]
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{name} (from {origin}): {str(raw)[:60]!r} is not {_WORDS.get(kind, 'texts')}") from None
+    for value in values:
+        _check_bounds(name, value, origin)
+    if get_args(kind):
+        return tuple(values) if several else tuple(values[0].split(","))
+    return values[0]
 
 
-_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text"}
+def _single(raw: Any, kind: Any) -> Any:
+    """One value. Raises TypeError, ValueError or OverflowError for what cannot be it."""
+    if not isinstance(raw, (str, int, float)):
+        raise TypeError(raw)
+    if kind is bool:
+        return str(raw).strip().lower() not in ("", "0", "false", "no", "off")
+    return str(raw) if get_args(kind) else kind(raw)
+
+
+_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 def _check_bounds(name: str, value: Any, origin: str) -> None:

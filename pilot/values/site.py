@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pilot.values.decoding import DOCUMENT, decode_loosely
 from pilot.values.errors import Garbled, SiteError
-from pilot.values.names import Endpoint, Lfn, Scope, Url, quoted
+from pilot.values.names import Endpoint, Lfn, Scope, Url, is_whole, quoted
 
 SCHEMES = ("root", "roots", "xroot", "davs", "https", "dav", "http", "file")
 
@@ -292,5 +292,7 @@ def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 def _environ(text: str) -> dict[str, str]:
     """``A=1 B=2``, with or without ``export``, commas or semicolons between."""
+    if not is_whole(text):
+        raise SiteError("queue data: environ: holds a NUL character, or half a character")
     words = text.replace("export ", " ").replace(";", " ").replace(",", " ").split()
     return {key: value for key, equals, value in (word.partition("=") for word in words) if equals and key}

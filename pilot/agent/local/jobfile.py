@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-import yaml
-
+from pilot.agent.userfile import parse, read_text
 from pilot.values.errors import UsageError
 
 _KEYS: dict[str, type | tuple[type, ...]] = {
@@ -80,11 +78,7 @@ def read_job_file(file: Path, inputs_from: Path | None = None) -> JobFile:
 
 def read_content(file: Path) -> Any:
     """What is in a file of ours: YAML, JSON, or Harvester's URL-encoded line. Raises UsageError."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return _parse(file, text)
+    return _parse(file, read_text(file))
 
 
 def _parse(file: Path, text: str) -> Any:
@@ -92,9 +86,9 @@ def _parse(file: Path, text: str) -> Any:
     if text.startswith(("PandaID=", "StatusCode=")) or "&PandaID=" in text[:2000]:
         return dict(parse_qsl(text.strip(), keep_blank_values=True))
     try:
-        return json.loads(text) if text.lstrip().startswith(("{", "[")) else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{file}: neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from None
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{file}: neither YAML nor JSON: {error}") from None
 
 
 def _panda_definition(content: Any) -> dict[str, Any] | None:
@@ -113,10 +107,12 @@ def _panda_job(file: Path, panda: dict[str, Any], inputs_from: Path | None) -> J
     files = {}
     if inputs_from is not None:
         for name in names:
-            path = inputs_from / Path(name).name
-            if not path.is_file():
-                raise UsageError(f"{file}: input {name} is not in {inputs_from}")
-            files[name] = path.resolve()
+            path = found(inputs_from, Path(name).name)
+            if path is None or not path.is_file():
+                raise UsageError(f"{file}: input {name[:100]} is not in {inputs_from}")
+            files[name] = path
+    if not isinstance(panda.get("inputUrls", {}), dict):
+        raise UsageError(f"{file}: inputUrls: not a mapping from names to URLs")
     return JobFile(str(panda.get("jobName") or file.stem).replace("/", "_"), {"panda": panda}, files)
 
 
@@ -183,7 +179,15 @@ def _sandbox(file: Path, entry: Any, files: dict[str, Path]) -> dict[str, Any]:
 
 def _local(file: Path, name: str) -> Path:
     """A path in a job file is meant from where the file lies."""
-    path = (file.parent / name).resolve()
-    if not path.is_file():
-        raise UsageError(f"{file}: {name}: there is no such file beside the job file")
+    path = found(file.parent, name)
+    if path is None or not path.is_file():
+        raise UsageError(f"{file}: {name[:200]}: there is no such file beside the job file")
     return path
+
+
+def found(folder: Path, name: str) -> Path | None:
+    """What has this path from ``folder``; None where nothing has, or can have."""
+    try:
+        return (folder / name).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):  # too long, with NUL or half a character in it, a circle of links
+        return None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pilot.agent.local.jobfile import name_of, read_content
+from pilot.agent.local.jobfile import found, name_of, read_content
 from pilot.values.errors import UsageError
 from pilot.values.study import Study, parse_study
 
@@ -82,9 +82,9 @@ def _members(file: Path, names: tuple[str, ...], leave_out: Path | None) -> Iter
     """What goes into the archive, by the name that it has there: each under its own last name."""
     seen: set[str] = set()
     for name in names:
-        path = (file.parent / name).resolve()
-        if not path.exists():
-            raise UsageError(f"{file}: evaluation.sandbox: {name}: there is no such file beside the study file")
+        path = found(file.parent, name)
+        if path is None:
+            raise UsageError(f"{file}: evaluation.sandbox: {name[:200]}: there is no such file beside the study file")
         if path.name in seen:
             raise UsageError(f"{file}: evaluation.sandbox: two of them are called {path.name}")
         seen.add(path.name)
@@ -100,7 +100,7 @@ def _files(path: Path, leave_out: Path | None) -> Iterator[Path]:
     out = leave_out.resolve() if leave_out else None
     for folder, below, names in os.walk(path):
         below[:] = sorted(one for one in below if one not in _LEFT_OUT and Path(folder, one) != out)
-        yield from (found for found in (Path(folder, name) for name in sorted(names)) if found.is_file())
+        yield from (one for one in (Path(folder, name) for name in sorted(names)) if os.path.isfile(one))  # noqa: PTH113 - Path.is_file raises where we may not look
 
 
 def _packed(file: Path, members: list[tuple[str, Path]]) -> bytes:
@@ -135,8 +135,8 @@ def _inputs(file: Path, given: tuple[str, ...]) -> tuple[dict[str, Path], dict[s
         if "://" in one:
             remote[name] = one
             continue
-        path = (file.parent / one).resolve()
-        if not path.is_file():
-            raise UsageError(f"{file}: evaluation.inputs: {one}: there is no such file beside the study file")
+        path = found(file.parent, one)
+        if path is None or not path.is_file():
+            raise UsageError(f"{file}: evaluation.inputs: {one[:200]}: there is no such file beside the study file")
         local[name] = path
     return local, remote

@@ -49,7 +49,7 @@ def parse(content: bytes, name: str) -> Metalink:
     try:
         root = ET.fromstring(content, parser=ET.XMLParser(target=_Builder()))  # noqa: S314 - no DOCTYPE, so no entities; the size is bounded
     except (ET.ParseError, LookupError, ValueError) as error:
-        raise MetalinkError(f"it cannot be read: {error}") from None
+        raise MetalinkError(f"it cannot be read: {str(error)[:100]}") from None
     if _tag(root) != "metalink":
         raise MetalinkError(f"it is no metalink, but {quoted(_tag(root))}")
     files = [*_children(root, "file"), *(one for group in _children(root, "files") for one in _children(group, "file"))]

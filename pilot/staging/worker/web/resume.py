@@ -110,7 +110,7 @@ class Download:
 
     def _check_range(self, headers: Mapping[str, str]) -> None:
         told = headers.get("Content-Range", "")
-        found = re.fullmatch(r"bytes +(\d+)-(\d+)/(\d+|\*)", told.strip())
+        found = re.fullmatch(r"bytes +([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", told.strip())
         if found is None:
             raise TransferFailed(f"no Content-Range that can be read: {told[:80]!r}")
         start, last = int(found[1]), int(found[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 from xml.etree.ElementTree import ParseError, XMLParser
@@ -90,8 +91,10 @@ def _listed(side: Side, around: Around, depth: str = "1") -> tuple[str, list[_Fo
                     raise TransferFailed(f"{plain(side.url)}: its list has more than {_LARGEST} bytes")
                 parser.feed(piece)
             parser.close()
-        except (ParseError, ValueError) as error:
-            raise TransferFailed(f"{plain(side.url)}: its list of a directory cannot be read: {error}") from error
+        except (ParseError, ValueError, LookupError) as error:  # the last: an encoding that nobody knows
+            raise TransferFailed(
+                f"{plain(side.url)}: its list of a directory cannot be read: {str(error)[:100]}"
+            ) from error
         return urlsplit(response.url or "").path, listing.found
 
 
@@ -108,7 +111,9 @@ def _name(path: str, folder: str, url: str) -> str | None:
 
 def _segments(path: str) -> list[str]:
     """Decoded one by one: an encoded slash is a part of a name. xrootd does not encode, which is no harm mostly."""
-    path = urlsplit(path).path if "://" in path else path
+    if "://" in path:
+        with suppress(ValueError):  # what is no address names nothing in a directory
+            path = urlsplit(path).path
     return [unquote(part) for part in path.split("/") if part]
 
 
