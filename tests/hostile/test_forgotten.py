@@ -1,4 +1,4 @@
-"""A payload that ends its pilot and takes the journal's word of its job away: the server hears of the end all the same."""
+"""A payload that ends its pilot and takes the word of its job out of the journal: the server hears of the end."""
 
 import signal
 
