@@ -18,7 +18,7 @@ from pilot.panda.upkeep import RefreshToken
 from pilot.payload.tree import become_subreaper
 from pilot.resources.probe import Resources, probe
 from pilot.runner.journal import Journal, Kind
-from pilot.runner.past import Story, tell
+from pilot.runner.past import Story, story_of
 from pilot.runner.pod import Pod
 from pilot.runner.recovery import recover
 from pilot.runner.refusal import refuse
@@ -57,7 +57,7 @@ def run_pilot(
     for note in filter(None, (*resources.notes, resources.gpus.note if "/dev" not in resources.gpus.note else "")):
         log.warning(note)
     with equipped(settings, work, around, redactor, asked, journal) as pod:
-        code = _live(pod, tell(journal.past), resources)
+        code = _live(pod, story_of(journal), resources)
     journal.write(Kind.LEFT, code=code)
     return code
 

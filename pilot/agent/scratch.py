@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from pilot.files.folder import Folder
-from pilot.files.opening import make_file
+from pilot.files.opening import make_file, permit
 from pilot.runner.own import open_own, put_aside
 from pilot.values.errors import SiteError
 from pilot.values.settings import Settings
@@ -37,25 +38,20 @@ def make_scratch(settings: Settings) -> Path:
     work = Path(settings.work).absolute()
     try:
         work.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # a payload may have shut it; a link, or somebody else's directory, is as it is
+            permit(str(work))
         with Folder.at(work) as volume:
             os.close(make_file(_PROBE_NAME, at=volume.fd))
             os.unlink(_PROBE_NAME, dir_fd=volume.fd)
             for name in (LOG_NAME, ALIVE_NAME):
-                if _is_there(name, volume):
+                with suppress(FileNotFoundError):  # there is none yet, or what was there is aside now
                     os.close(open_own(name, os.O_WRONLY, volume.fd))
-            if _is_there(CREDENTIALS_NAME, volume) and not stat.S_ISDIR(volume.status(CREDENTIALS_NAME).st_mode):
-                put_aside(CREDENTIALS_NAME, volume.fd, "no directory")
+            with suppress(FileNotFoundError):
+                if not stat.S_ISDIR(volume.status(CREDENTIALS_NAME).st_mode):
+                    put_aside(CREDENTIALS_NAME, volume.fd, "no directory")
     except OSError as error:
         what = ": ".join(filter(None, (error.strerror, str(error.filename or ""))))
         raise SiteError(
             f"scratch directory {work} cannot be used: {what}: mend that, or choose another with --work"
         ) from None
     return work
-
-
-def _is_there(name: str, volume: Folder) -> bool:
-    try:
-        volume.status(name)
-    except FileNotFoundError:
-        return False
-    return True

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.agent.signals import Asked
-from pilot.runner.journal import NAME, Busy, Journal, owner_of, place, read
-from pilot.runner.past import Story, tell
+from pilot.files.opening import permit
+from pilot.runner.area import JobArea
+from pilot.runner.journal import NAME, Busy, Journal, is_begun, owner_of, place
+from pilot.runner.past import Story, story_of
 from pilot.values.deadline import Deadline
 from pilot.values.events import events
 from pilot.values.stop import share
@@ -56,6 +59,8 @@ def await_open_job(work: Path, asked: Asked, grace_s: float, *, wait: bool) -> J
     this pod has come and gone, whatever it has left. A stop ends that, but a pilot that is just ending has its share
     of the grace period first.
     """
+    with suppress(OSError):  # as in `make_scratch`
+        permit(str(work))
     if not wait:
         return _Watch(work).look(patient=False)
     from pilot.agent.notices import Notices  # noqa: PLC0415 - as above
@@ -84,7 +89,7 @@ class _Watch:
         """The journal, if it holds an open job of nobody's."""
         owner = owner_of(self.work)
         came = owner is not None and owner.role == "pilot"
-        if not came and not tell(read(self.work)).life:
+        if not came and not is_begun(self.work) and JobArea.left_behind(self.work) is None:
             return None
         try:
             journal = Journal.open(self.work, "recover")
@@ -93,12 +98,13 @@ class _Watch:
                 log.info("a pilot is at work here: nothing to recover", why=str(busy))
             self.met = True
             return None
-        story = tell(journal.past)
+        story = story_of(journal)
         if story.open is not None or story.ended is not None:
             return journal
         journal.close()
         # after a look of ours the owner is us: who has the name of a pilot there has come since
-        self.over = self.met or (self.looked and came) or _is_of_this_pod(story)
+        of_this_pod = (came or story.life) and _is_of_this_pod(story)
+        self.over = self.met or (self.looked and came) or bool(of_this_pod)
         self.looked = True
         return None
 

@@ -101,6 +101,7 @@ class EmbeddedServer:
         self._parts: Parts | None = None
         self._http: HttpServer | None = None
         self._thread: threading.Thread | None = None
+        self._ended = False
 
     @property
     def url(self) -> str:
@@ -232,23 +233,26 @@ class EmbeddedServer:
             credentials = self._secure()
         except (OSError, ValueError) as error:
             raise UsageError(f"credentials in {self._data}: {error}") from None
+        app = application(self._opened)
         http = HttpServer(self._address, None, *credentials)
         try:
             http.prepare()
         except OSError as error:
             reason = http.refusal or error.strerror or str(error)
             raise UsageError(f"cannot listen on {self._address[0]} port {self._address[1]}: {reason}") from None
-        self._http = http
+        self._http = http  # its threads run: whatever fails from here on, `stop` ends them
         names = {self._address[0], http.bind_addr[0], socket.gethostname(), *self._names}
-        http.wsgi_app = Access(application(self._opened), names, http.bind_addr[1], self._local_token)
+        http.wsgi_app = Access(app, names, http.bind_addr[1], self._local_token)
         self._thread = thread_of(http)
         self._opened.adder.start()
 
     def stop(self) -> None:
         """Stop listening, end what is in progress within seconds, and close the data. May be called twice."""
         self._stopping.set()
-        if self._http and self._thread:
+        if self._http is not None and not self._ended:
+            self._ended = True
             self._http.end(_PATIENCE_S)
+        if self._thread is not None:
             self._thread.join()
             self._thread = None
         if self._parts:

@@ -106,6 +106,22 @@ def open_folder(name: str, *, at: int | None = None) -> int:
     return os.open(name, _FOLDER, dir_fd=at)
 
 
+def permit(name: str, at: int | None = None) -> None:
+    """Give ourselves all rights to a directory, if they are ours to give; its own, not those of what a link names.
+
+    Raises OSError where there is no such directory.
+    """
+    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    try:
+        mode = os.fstat(handle).st_mode
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101
+    except PermissionError:
+        pass  # it is somebody else's: what cannot be done there will be told
+    finally:
+        os.close(handle)
+
+
 def open_beneath(top: str, path: str) -> int:
     """The descriptor of a directory below ``top``, whose own path is not the payload's. Raises OSError."""
     above = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pilot.files.opening import kind_of, make_file, open_file, open_folder
+from pilot.files.opening import kind_of, make_file, open_file, open_folder, permit
 from pilot.values.deadline import Deadline
 
 _MOST_TOLD = 3
@@ -289,7 +289,7 @@ class _Cursor:
     def down(self, name: str, *, repair: bool = False) -> None:
         """Into a subdirectory. Raises OSError, and stays: EXDEV for one of another file system."""
         if repair:
-            _permit(name, self.fd)
+            permit(name, self.fd)
         below = open_folder(name, at=self.fd)
         try:
             here = _identity(self.fd)
@@ -328,16 +328,3 @@ def _check_below(descriptor: int, above: tuple[int, int], device: int) -> None:
     found = os.stat("..", dir_fd=descriptor)
     if (found.st_dev, found.st_ino) != above:
         raise OSError(errno.ENOENT, "moved meanwhile")
-
-
-def _permit(name: str, at: int) -> None:
-    """Give ourselves all rights to a directory, if they are ours to give; its own, not those of what a link names."""
-    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
-    try:
-        mode = os.fstat(handle).st_mode
-        if mode & stat.S_IRWXU != stat.S_IRWXU:
-            os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101
-    except PermissionError:
-        pass  # it is somebody else's: what cannot be removed will be told
-    finally:
-        os.close(handle)

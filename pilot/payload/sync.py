@@ -13,14 +13,14 @@ from pilot.files.opening import open_file
 _MOST_BYTES = 4096
 _MOST_COPIED = 64 << 20
 _PIECE = 1 << 20
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe does not make us wait
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC  # a pipe does not make us wait
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def read(file: Path, most_bytes: int = _MOST_BYTES, at: int = 0, *, follow: bool = False) -> bytes | None:
-    """So much of a plain file, from ``at`` on; None where there is none. A link is one only to ``follow``."""
+def read(file: Path, most_bytes: int = _MOST_BYTES, at: int = 0) -> bytes | None:
+    """So much of a plain file, from ``at`` on; None where there is none, and for a link."""
     try:
-        descriptor = os.open(file, _READ | (0 if follow else os.O_NOFOLLOW))
+        descriptor = os.open(file, _READ)
     except OSError:
         return None
     try:

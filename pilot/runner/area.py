@@ -9,6 +9,7 @@ from then on; what must be opened later goes through `pilot.files`.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -17,6 +18,7 @@ from typing import Self, TypeVar
 
 from pilot.files.folder import Folder
 from pilot.files.kept import KeptFile
+from pilot.files.opening import permit
 from pilot.files.trees import Found
 from pilot.values.deadline import Deadline
 from pilot.values.errors import NoWorkDirectory
@@ -32,6 +34,7 @@ POINTS = "points"
 RESERVE = "log.reserve"
 
 _KEPT = (LOG, STDOUT, STDERR, USAGE)
+_NAME = re.compile(r"job-[0-9]{1,18}-[0-9]{1,9}-[0-9a-f]{8}")
 _LOOK_S = 10.0
 _RESERVE_BYTES = 2 << 20
 
@@ -67,10 +70,21 @@ class JobArea:
         """A name that no earlier life has used; nothing is made."""
         return cls(volume / f"job-{job_id}-{attempt}-{secrets.token_hex(4)}")
 
+    @classmethod
+    def left_behind(cls, volume: Path) -> JobArea | None:
+        """That of the job that was begun last, of those whose files are still there; None where there are none."""
+        try:
+            with Folder.at(volume) as top, top.below(OWN) as own, os.scandir(own.fd) as listed:
+                found = [(one.stat(follow_symlinks=False).st_ctime_ns, one.name) for one in listed]
+        except OSError:
+            return None
+        names = [name for _, name in sorted(found) if _NAME.fullmatch(name)]
+        return cls(volume / names[-1]) if names else None
+
     def made(self) -> Self:
         """Make and open it all. Raises NoWorkDirectory."""
         try:
-            with Folder.at(self.root.parent) as volume:
+            with self._volume() as volume:
                 self.root_folder = self._kept(volume.make(self.root.name))
                 with _own_folder(volume) as own:
                     self.own = self._kept(own.make(self.root.name))
@@ -92,7 +106,7 @@ class JobArea:
         Raises NoWorkDirectory where the directories are gone, or are none.
         """
         try:
-            with Folder.at(self.root.parent) as volume:
+            with self._volume() as volume:
                 self.root_folder = self._kept(volume.below(self.root.name))
                 self.work_folder = self._kept(self.root_folder.below("work"))
                 with _own_folder(volume) as own:
@@ -133,8 +147,23 @@ class JobArea:
 
     def fresh(self, name: str) -> Folder:
         """A new, empty directory of the pilot's own, in place of whatever has the name. Raises OSError."""
+        self._permit()
         self.own.remove(name, Deadline.after(_LOOK_S))
         return self.own.make(name)
+
+    def _volume(self) -> Folder:
+        """The volume. A payload of our uid may have shut what is ours; a volume that others own is as it is."""
+        volume = self.root.parent
+        with suppress(OSError):
+            permit(str(volume))
+            permit(str(volume / OWN))
+        return Folder.at(volume)
+
+    def _permit(self) -> None:
+        """What lies in the pilot's own directory is reached by its path, through directories that are open to us."""
+        with suppress(OSError):
+            self._volume().close()
+            os.fchmod(self.own.fd, 0o700)
 
     def printed(self, name: str) -> tuple[KeptFile, KeptFile]:
         """New files for the standard output and error of an evaluation of this name. Raises OSError."""
@@ -172,7 +201,7 @@ class JobArea:
     def remove(self, limit: Deadline) -> None:
         """Delete it all; what cannot be deleted, or not by ``limit``, is said and left."""
         try:
-            with Folder.at(self.root.parent) as volume:
+            with self._volume() as volume:
                 left = [volume.remove(self.root.name, limit)]
                 with suppress(FileNotFoundError), volume.below(OWN) as own:
                     left.append(own.remove(self.root.name, limit))

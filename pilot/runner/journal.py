@@ -280,6 +280,15 @@ def owner_of(folder: Path) -> Owner | None:
         return None
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether somebody has written a journal, or put something else in its place: it takes opening to tell what."""
+    try:
+        found = (folder / NAME).lstat()
+    except OSError:
+        return False
+    return not stat.S_ISREG(found.st_mode) or found.st_size > 0
+
+
 def read(folder: Path) -> tuple[Record, ...]:
     """The records as they stand now, without taking the volume; none where there is no journal."""
     try:

@@ -18,7 +18,7 @@ from pilot.payload.proven import Proof
 from pilot.runner import facts
 from pilot.runner.area import JobArea
 from pilot.runner.hpo.book import NO_ENTRIES, Entries, folded
-from pilot.runner.journal import Kind, sealed
+from pilot.runner.journal import Journal, Kind, sealed
 from pilot.runner.records import Record
 from pilot.staging.lanes.standing import origin
 from pilot.staging.planning.plan import Way
@@ -32,6 +32,7 @@ from pilot.values.usage import GpuUsage, Memory, Usage
 
 Destinations = Mapping[Lfn, tuple[Way, ...]]
 
+_MOST = 1 << 63  # what no column of a server holds would be refused again and again, and never be a final
 
 _IDENTITY = ("site_name", "node", "scheduler_id", "pilot_id", "batch_id")
 _FINAL_FIELDS = frozenset(FIELDS) - {"job_id", "attempt_nr", *_IDENTITY}
@@ -103,6 +104,24 @@ def tell(records: tuple[Record, ...]) -> Story:
         if kind == Kind.DAMAGED:
             damage = damage or str(record.get("what"))[:200]
     return replace(story, open=_marked(story.open, damage), ended=_marked(story.ended, damage))
+
+
+def story_of(journal: Journal) -> Story:
+    """What a journal tells, and if that is nothing of a job, what a directory on its volume does.
+
+    A payload can end its pilot and take the records away. Of a job that has ended in order no directory is left, or
+    the server says so.
+    """
+    story = tell(journal.past)
+    if story.open is not None or story.ended is not None:
+        return story
+    area = JobArea.left_behind(journal.folder)
+    if area is None:
+        return story
+    _, job_id, attempt, _ = area.root.name.split("-")
+    return replace(story, ended=Past(
+        int(job_id), int(attempt), MappingProxyType({}), datetime.now(UTC), area=area, damage="it knows nothing of it"
+    ))  # fmt: skip
 
 
 def _next(story: Story, kind: str, record: Record) -> Story:
@@ -347,6 +366,8 @@ def _final(record: Record) -> Mapping[str, Any]:
             raise ValueError(f"fields: {ascii(name)[:40]} is no field of a final")
         if FIELDS[name].kind is not str and isinstance(one, str):
             raise ValueError(f"fields: {name} is a text")
+        if isinstance(one, int | float) and not abs(one) < _MOST:
+            raise ValueError(f"fields: {name} is larger than any that a server takes")
     return value
 
 

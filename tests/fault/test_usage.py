@@ -95,11 +95,11 @@ class Job:
 
     @property
     def area(self) -> Path | None:
-        return next(self.work.glob("pilot/job-*"), None)
+        return next(self.work.glob("job-*"), None)
 
     def samples(self):
         """The lines of usage.jsonl so far."""
-        file = self.area and self.area / "usage.jsonl"
+        file = next(self.work.glob("pilot/job-*/usage.jsonl"), None)
         return [json.loads(line) for line in file.read_text().splitlines()] if file and file.exists() else []
 
     def finished(self):

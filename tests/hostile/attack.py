@@ -39,9 +39,10 @@ def directory(path: Path, _secret: Path) -> None:
 
 def unix_socket(path: Path, _secret: Path) -> None:
     _gone(path)
-    os.chdir(path.parent)  # the name of a socket is short
+    folder = os.open(path.parent, os.O_RDONLY)  # the name of a socket is short
     with socket.socket(socket.AF_UNIX) as one:
-        one.bind(path.name)
+        one.bind(f"/proc/self/fd/{folder}/{path.name}")
+    os.close(folder)
 
 
 def huge(path: Path, _secret: Path) -> None:

@@ -26,6 +26,7 @@ from pilot.agent import configuration
 from pilot.agent.local.jobfile import found, read_content, read_job_file
 from pilot.agent.local.studyfile import read_study_file
 from pilot.agent.taking import read_definition
+from pilot.files.folder import Folder
 from pilot.files.kept import KeptFile
 from pilot.net.credentials import Token
 from pilot.net.x509 import certificate_end
@@ -303,7 +304,7 @@ class Files:
     def judged(self, contents: tuple[bytes, bytes]) -> Any:
         for name, content in zip(("output.json", "meta.json"), contents, strict=True):
             (self._area / name).write_bytes(content)
-        found = verdict.judge(self._area, self._work, PayloadEnd(1), self._output)
+        found = verdict.judge(lambda: Folder.at(self._area), self._work, PayloadEnd(1), self._output)
         json.dumps(dict(found.meta), allow_nan=False)
         return [found, verdict.left_behind(self._area, "output.json")]
 

@@ -4,16 +4,20 @@ import dataclasses
 import json
 import os
 import shutil
+import stat
 import tempfile
 import zlib
 from pathlib import Path
 
 import pytest
 
-from pilot.runner.journal import NAME, RECORDS, Journal, read
+from pilot.agent.scratch import make_scratch
+from pilot.runner.journal import NAME, RECORDS, RESERVE_NAME, Busy, Journal, read
 from pilot.runner.past import tell
+from pilot.values.settings import Settings
 from tests.fault.schedules.judge import quiet
 from tests.hostile import journals
+from tests.hostile.attack import KINDS, attack
 
 BEHIND = ("taken", "planned", "starting", "started", "usage", "exited", "storing", "stored", "final", "ended")
 """Records of a job's life, in its order: the pilot has died behind the last one."""
@@ -220,3 +224,56 @@ def test_copies_of_damaged_journals_are_few(tmp_path):
     names = sorted(one.name for one in tmp_path.glob("journal.*damaged*"))
     assert names == ["journal.damaged-1", "journal.damaged-2", "journal.damaged-3"]
     assert (tmp_path / names[2]).read_bytes().startswith(b"5")
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}.owner", RESERVE_NAME, "pilot.log", "heartbeat", "credentials"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_of_ours_is_put_aside_and_the_volume_works(tmp_path, kind, name):
+    # Given: something else in the place of a file of ours
+    work, victim = tmp_path / "work", tmp_path / "victim"
+    work.mkdir()
+    victim.write_text("precious")
+    (work / name).write_bytes(journal_of([("life", WHOLE["life"])]))
+    attack(kind, victim, [work / name])
+    # When: a pilot takes the volume
+    assert make_scratch(Settings(work=str(work))) == work
+    with Journal.open(work) as journal:
+        journal.begin(life="b", settings={})
+    # Then: it has a journal of its own, and has touched nobody's file
+    assert tell(read(work)).life == "b"
+    assert victim.read_text() == "precious"
+    if (work / name).exists() and name != "credentials":
+        assert stat.S_ISREG((work / name).lstat().st_mode)
+        assert (work / name).stat().st_nlink == 1
+    # And: so does the next one
+    with Journal.open(work) as journal:
+        assert tell(journal.past).life == "b"
+
+
+def test_things_that_were_put_aside_do_not_fill_the_volume(tmp_path):
+    for _ in range(4):
+        (tmp_path / NAME).unlink(missing_ok=True)
+        (tmp_path / NAME / "below").mkdir(parents=True)
+        Journal.open(tmp_path).close()
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        NAME, f"{NAME}.odd", f"{NAME}.owner", RESERVE_NAME,
+    ]  # fmt: skip
+
+
+def test_a_journal_with_a_second_name_keeps_its_records_and_writes_into_one_file_only(tmp_path):
+    with Journal.open(tmp_path) as journal:
+        journal.begin(life="a", settings={})
+    before = (tmp_path / NAME).read_bytes()
+    (tmp_path / "second").hardlink_to(tmp_path / NAME)
+    with Journal.open(tmp_path) as journal:
+        assert tell(journal.past).life == "a"
+        journal.begin(life="b", settings={})
+    assert (tmp_path / "second").read_bytes() == before
+
+
+def test_a_pilot_whose_journal_was_removed_has_its_volume_still(tmp_path):
+    with Journal.open(tmp_path):
+        (tmp_path / NAME).unlink()
+        with pytest.raises(Busy):
+            Journal.open(tmp_path)
+    Journal.open(tmp_path).close()

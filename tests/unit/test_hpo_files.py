@@ -30,7 +30,7 @@ def verdict_on(folder: Path, answer: str | None, code: int = 0, stderr: str = ""
         (folder / "output.json").write_text(answer)
     with Folder.at(folder) as top, closing(top.create("stderr")) as file:
         file.append(stderr.encode())
-        return judge(folder, WORK, PayloadEnd(code, **end), file)
+        return judge(lambda: Folder.at(folder), WORK, PayloadEnd(code, **end), file)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_checkpoint_cannot_write_beside_the_evaluation(tmp_path: Path):
 def test_a_pipe_where_an_answer_should_be_makes_nobody_wait(tmp_path: Path):
     for name in ("output.json", "meta.json", "progress.jsonl"):
         os.mkfifo(tmp_path / name)
-    assert "left no output.json" in verdict_on(tmp_path, None).why
+    assert "output.json is a FIFO" in verdict_on(tmp_path, None).why
     assert Progress(tmp_path, tmp_path / "stdout").news() == []
 
 

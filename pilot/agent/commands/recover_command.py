@@ -13,7 +13,7 @@ from pilot.agent.logs import configure
 from pilot.agent.signals import Asked, signals
 from pilot.agent.volume import await_open_job
 from pilot.runner.journal import Kind
-from pilot.runner.past import tell
+from pilot.runner.past import story_of
 from pilot.values.events import events
 from pilot.values.redaction import Redactor
 from pilot.values.settings import Resolved
@@ -63,7 +63,7 @@ def _recover(
     from pilot.runner.recovery import recover  # noqa: PLC0415
 
     with journal:
-        story = tell(journal.past)
+        story = story_of(journal)
         below = {**inherited(story.settings, own, work), "log_format": first.log_format, "log_level": first.log_level}
         resolved = configuration.load({**flags, "work": first.work}, config, below)
         around = configuration.surroundings(resolved)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from pilot.agent.local.jobfile import JobFile, read_job_file
 from pilot.agent.local.view import describe
 from pilot.agent.local.watch import Watcher, watcher
 from pilot.agent.saying import say, say_json
+from pilot.files.temporary import temporary_folder
 from pilot.values.errors import PilotError, UsageError
 from pilot.values.printable import line
 
@@ -31,8 +31,8 @@ def try_job(file: Path, out: Path | None, inputs_from: Path | None, *, as_json: 
     """Run the job in ``file`` to its end; 0 if it finished, 1 if it failed. Raises PilotError."""
     job = read_job_file(file, inputs_from)
     target = _make(out or Path(f"{job.name}-out"))
-    with tempfile.TemporaryDirectory(prefix="pilot-try-") as scratch, watcher(quiet=as_json) as watch:
-        status = _run(job, Path(scratch), target, watch)
+    with temporary_folder("pilot-try-") as scratch, watcher(quiet=as_json) as watch:
+        status = _run(job, scratch, target, watch)
     if as_json:
         say_json(status)
     else:

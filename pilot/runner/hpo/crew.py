@@ -210,7 +210,7 @@ class Crew:
         """What it has answered; else why we have ended it."""
         if getattr(evaluation.process, "lost", False):
             return Verdict(Kind.LOST, why=f"the sidecar {evaluation.slot.device} is gone")
-        found = verdict.judge(evaluation.folder.work, self._asked, end, evaluation.folder.stderr)
+        found = verdict.judge(evaluation.folder.open_work, self._asked, end, evaluation.folder.stderr)
         if found.kind is Kind.MEASURED:
             return found
         if evaluation.ending is not None:

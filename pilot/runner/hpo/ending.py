@@ -12,6 +12,7 @@ import select
 import signal
 
 from pilot.payload.process import PayloadProcess
+from pilot.payload.sidecar import SidecarEvaluation
 from pilot.runner.hpo.book import Tally
 from pilot.runner.hpo.crew import Crew, Evaluation
 from pilot.runner.hpo.loop import PointLoop
@@ -73,8 +74,9 @@ def _let_obey(crew: Crew, pod: Pod) -> None:
             for process in running:
                 if isinstance(process, PayloadProcess):
                     poll.register(process, select.POLLIN)
-            pause = min(soft.left(), crew.due().left())
-            poll.poll(math.ceil(1000 * pause))
+            # what else is due of them waits: nobody looks at it here
+            pauses = [process.due() for process in running if isinstance(process, SidecarEvaluation)]
+            poll.poll(math.ceil(1000 * min([soft.left(), *pauses])))
 
 
 def _end_all(loop: PointLoop, crew: Crew) -> list[Evaluation]:

@@ -63,6 +63,7 @@ class Supply:
 
     def ask(self, running: Collection[Evaluation]) -> None:
         """Ask for as many points as are missing, if any may be taken."""
+        self._check_answer()
         if not self._may_take():
             return
         now = time.monotonic()
@@ -89,12 +90,16 @@ class Supply:
 
     def is_over(self) -> bool:
         """Whether nothing will come any more. To be asked when nothing runs."""
-        now = time.monotonic()
-        if self._asking and now - self._asked_at >= self._pod.settings.patience:
-            self.refused(ServerUnavailable(f"no answer within {self._pod.settings.patience:g} s"))
-        if not self._no_more and self._patience.over(now):
+        self._check_answer()
+        if not self._no_more and self._patience.over(time.monotonic()):
             self.end("none came")
         return bool(self._no_more) and self.empty
+
+    def _check_answer(self) -> None:
+        """A question that has had no answer for too long is none any more, also while evaluations go on."""
+        patience_s = self._pod.settings.patience
+        if self._asking and time.monotonic() >= self._asked_at + patience_s:
+            self.refused(ServerUnavailable(f"no answer within {patience_s:g} s"))
 
     def end(self, why: str) -> None:
         """Take no more."""

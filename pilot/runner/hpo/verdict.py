@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from pilot.files.folder import Folder
 from pilot.files.kept import KeptFile
-from pilot.payload.sync import read
+from pilot.files.opening import NotRegular, folder_of, open_file, open_folder
 from pilot.values.decoding import LOOSE, Rules, decode_json
 from pilot.values.errors import Garbled, NotJson
 from pilot.values.hpo import PointWork, finite
@@ -55,9 +58,9 @@ class Verdict:
     meta: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def judge(work: Path, asked: PointWork, end: PayloadEnd, stderr: KeptFile) -> Verdict:
+def judge(open_work: Callable[[], Folder], asked: PointWork, end: PayloadEnd, stderr: KeptFile) -> Verdict:
     """What an evaluation that ended by itself has said. A valid answer counts whatever the exit status (4.5)."""
-    answer, complaint = _answer(work / asked.output_file)
+    answer, complaint = _answer(open_work, asked.output_file)
     if answer is not None:
         status = answer.get("status", 0)
         message = " ".join(str(answer.get("message", "")).split())[:200]
@@ -66,7 +69,7 @@ def judge(work: Path, asked: PointWork, end: PayloadEnd, stderr: KeptFile) -> Ve
             return Verdict(Kind.REFUSED, why=why, fatal=message.startswith("fatal:"))
         loss = finite(answer.get("loss"))
         if loss is not None:
-            return Verdict(Kind.MEASURED, loss, meta=_meta(work / asked.meta_file))
+            return Verdict(Kind.MEASURED, loss, meta=_meta(open_work, asked.meta_file))
         complaint = f"its loss is {str(answer.get('loss', 'missing'))[:40]}, and not a finite number"
     if _out_of_memory(end, stderr):
         return Verdict(Kind.MEMORY, why=f"the evaluation ran out of memory: {stderr.last_line() or how(end)}")
@@ -78,7 +81,7 @@ def judge(work: Path, asked: PointWork, end: PayloadEnd, stderr: KeptFile) -> Ve
 
 def left_behind(work: Path, output_file: str) -> float | None:
     """The loss in a complete answer that an evaluation has left, whose end nobody has seen; None without."""
-    answer, _ = _answer(work / output_file)
+    answer, _ = _answer(lambda: Folder(open_folder(str(work))), output_file)
     if answer is None or answer.get("status", 0) not in (0, "0", None, False):
         return None
     return finite(answer.get("loss"))
@@ -91,30 +94,54 @@ def how(end: PayloadEnd) -> str:
     return f"the evaluation exited with {end.exit_code}"
 
 
-def _answer(file: Path) -> tuple[dict[str, Any] | None, str]:
+def _answer(open_work: Callable[[], Folder], name: str) -> tuple[dict[str, Any] | None, str]:
     """The answer's object; or None, and what is wrong with it."""
-    text = read(file, _MOST_ANSWER + 1, follow=True)
-    if text is None:
-        return None, f"and left no {file.name}"
+    try:
+        text = _read(open_work, name, _MOST_ANSWER + 1)
+    except NotRegular as error:
+        return None, f"and what has the name {name} is {error.strerror}"
+    except OSError:
+        return None, f"and left no {name}"
     if len(text) > _MOST_ANSWER:
-        return None, f"{file.name} is larger than 1 MiB"
+        return None, f"{name} is larger than 1 MiB"
     try:
         value = decode_json(text, LOOSE)
     except Garbled as error:
-        return None, f"{file.name} is not JSON" + ("" if isinstance(error, NotJson) else f" as it should be: {error}")
-    return (value, "") if isinstance(value, dict) else (None, f"{file.name} is no object")
+        return None, f"{name} is not JSON" + ("" if isinstance(error, NotJson) else f" as it should be: {error}")
+    return (value, "") if isinstance(value, dict) else (None, f"{name} is no object")
 
 
-def _meta(file: Path) -> Mapping[str, Any]:
+def _meta(open_work: Callable[[], Folder], name: str) -> Mapping[str, Any]:
     """What goes into the job's metadata; nothing where it is no object, or too large."""
-    text = read(file, _MOST_META + 1, follow=True)
-    if text is None or len(text) > _MOST_META:
+    try:
+        text = _read(open_work, name, _MOST_META + 1)
+    except OSError:
+        return {}
+    if len(text) > _MOST_META:
         return {}
     try:
         value = decode_json(text, _METADATA)
     except Garbled:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _read(open_work: Callable[[], Folder], name: str, most_bytes: int) -> bytes:
+    """The beginning of a file that the evaluation has left. Raises OSError.
+
+    A link is followed to another file of its directory, and nowhere else: an evaluation in another container would
+    see by our eyes, and what is read goes on to the server.
+    """
+    with open_work() as work:
+        with suppress(OSError):
+            name = os.path.relpath(os.readlink(name, dir_fd=work.fd), _base(work, name))
+        with folder_of(name, at=work.fd) as (at, last), closing(KeptFile(open_file(last, at=at, links=0))) as file:
+            return file.read(most_bytes)
+
+
+def _base(work: Folder, name: str) -> str:
+    """What a link's text is relative to."""
+    return str(work.path) if os.readlink(name, dir_fd=work.fd).startswith("/") else "."
 
 
 def _out_of_memory(end: PayloadEnd, stderr: KeptFile) -> bool:

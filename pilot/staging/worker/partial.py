@@ -70,6 +70,16 @@ def size_of(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
+def _check_replaceable(path: str) -> None:
+    """Raise TransferFailed for a device, a pipe or a socket: nobody means to replace that by a file."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+        raise TransferFailed(f"{path}: what is there is no regular file: it is not overwritten")
+
+
 class Partial:
     """A target under its temporary name; leaving the block without `settle` removes it.
 
@@ -89,6 +99,7 @@ class Partial:
         with local_errors(self.path):
             if not self._overwrite and os.path.lexists(self.target):
                 raise Exists(f"{self.target}: it is there already")
+            _check_replaceable(self.target)
             os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)  # noqa: PTH103, PTH120
             remove(self.path)
         return self

@@ -157,6 +157,8 @@ def _copied(file: BinaryIO, part: Partial, order: Order, report: Report) -> int:
     with local_errors(order.source.url):
         while count := _passed(file, part):
             size += count
+            if order.size is not None and size > order.size:  # at once: it may grow for ever
+                raise Mismatch(f"{plain(order.source.url)}: it has grown beyond the {order.size} bytes that were told")
             report.moved(size)
     return size
 

@@ -44,7 +44,9 @@ _BY_ERRNO: dict[int, type[StageError]] = {
     3034: Stalled,
     3035: Stalled,
 }
+_UNINITIALISED = 11
 _BY_CODE: dict[int, type[StageError]] = {
+    _UNINITIALISED: Unreachable,  # a second process may have more luck: this one is not used again
     101: Unreachable,
     102: Unreachable,
     103: Stalled,  # connected, and no answer
@@ -61,8 +63,11 @@ _BY_CODE: dict[int, type[StageError]] = {
 }
 
 _TLS = 110
-_IN_OTHER_WORDS = {_TLS: "the TLS handshake failed; most often, the server's certificate is not accepted"}
-"""Where the library's own message leads astray: it says "resource temporarily unavailable" there."""
+_IN_OTHER_WORDS = {
+    _TLS: "the TLS handshake failed; most often, the server's certificate is not accepted",
+    _UNINITIALISED: "the xrootd library could not start its threads: the limit of processes is reached most likely",
+}
+"""Where the library's own message leads astray: of TLS it says "resource temporarily unavailable"."""
 
 _FS_ERROR = 3005
 _RENDEZVOUS = "tpc authorization expired"

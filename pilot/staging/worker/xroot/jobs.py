@@ -20,7 +20,7 @@ from XRootD import client as _client
 from pilot.staging.order import Around, plain
 from pilot.staging.worker.tool import Content
 from pilot.staging.worker.xroot.errors import check
-from pilot.values.errors import TransferFailed
+from pilot.values.errors import TransferFailed, Unreachable
 
 LONGEST_S = 0xFFFF
 """The library keeps limits in 16 bits."""
@@ -158,7 +158,11 @@ class _Background:
         os.dup2(end, fd)
         os.close(end)
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._restore()
+            raise Unreachable(f"no thread for a copy by xrootd: {error}") from error
 
     def _run(self) -> None:
         try:
@@ -166,8 +170,11 @@ class _Background:
         except BaseException as error:  # noqa: BLE001 - raised by `result`
             self._error = error
         finally:
-            os.dup2(self._kept, self._fd)  # closes the pipe's end: so the other side learns of it
-            os.close(self._kept)
+            self._restore()
+
+    def _restore(self) -> None:
+        os.dup2(self._kept, self._fd)  # closes the pipe's end: so the other side learns of it
+        os.close(self._kept)
 
     def end(self) -> None:
         """Wait for it."""
