@@ -117,6 +117,8 @@ def test_jobs_that_are_spoilt_in_any_way_have_one_end_each(serve, run):
 
     def spoil(case, body):
         content = spoilt_job(case, body)
+        while not is_json(content) and spoiler.count % 12:  # a few only: each is a pause of the pilot's
+            content = spoilt_job(case, body)
         if not is_json(content):
             lost.add(envelope_of(body)[1]["PandaID"])
         return content
