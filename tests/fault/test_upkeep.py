@@ -7,11 +7,14 @@ import random
 import pytest
 
 from pilot.panda.upkeep import LogCache, SignOfLife, UploadLog, UploadWholeLog
+from pilot.values.redaction import Redactor
 from tests.fault.clock import JumpingClock
 
 
 class Uploads:
     """Stands for the client and its wire: keeps what it was given."""
+
+    redactor = Redactor()
 
     def __init__(self):
         self.wire = self
