@@ -313,8 +313,8 @@ def _check_bounds(name: str, value: Any, origin: str) -> None:
 def _check_pattern(text: str) -> None:
     try:
         groups = re.compile(text).groups
-    except re.error as error:
-        raise UsageError(f"progress_pattern: {text[:60]!r} is no regular expression: {error}") from None
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UsageError(f"progress_pattern: {text[:60]!r} is no regular expression: {str(error)[:200]}") from None
     if text and not groups:
         raise UsageError(f"progress_pattern: {text[:60]!r} has no group that is the loss: write (?P<loss>...)")
 

@@ -93,6 +93,13 @@ def test_a_setting_of_another_kind_is_refused_by_its_name(tmp_path, text):
     assert text.partition(":")[0] in str(refusal.value) or "settings file" in str(refusal.value)
 
 
+@pytest.mark.parametrize("pattern", ["(" * 5000 + "x" + ")" * 5000, "(x{99999999999})", "(?P<" + "l" * 5000, "(["])
+def test_a_pattern_that_is_none_is_refused_in_a_short_line(pattern):
+    with pytest.raises(UsageError, match="progress_pattern") as refusal:
+        configuration.load({"progress_pattern": pattern})
+    assert len(str(refusal.value)) < 400
+
+
 NAMES = ["x" * 300, "x/" * 3000, "circle", "circle/x", "missing"]
 
 
